@@ -1,0 +1,186 @@
+#include "kernels/matmul.h"
+
+#include "kernels/checkf.h"
+#include "kernels/convert.h"
+#include "kernels/cpu.h"
+#include "kernels/dispatch.h"
+#include "kernels/parallel.h"
+
+namespace gsae {
+
+void matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions o) {
+  CHECKF(a.rank == 2 && b.rank == 2 && a.dtype == b.dtype, "matmul: a {} and b {} must be matrices of one dtype", a, b);
+  const int64_t m = a.dim[o.transpose_a], k = a.dim[!o.transpose_a];
+  const int64_t n = b.dim[!o.transpose_b], bk = b.dim[o.transpose_b];
+  CHECKF(k == bk && k > 0, "matmul: the inner dimensions of a {} and b {} differ or are empty", a, b);
+  CHECKF(out.is({m, n}) && out.dtype == DType::kF32, "matmul: out {} must be f32[{}, {}]", out, m, n);
+  if (out.size() == 0) return;
+  GSAE_DISPATCH(ctx.device(), matmul(ctx, out, a, b, o));
+}
+
+void linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights) {
+  CHECKF(x.rank == 2, "linear: x {} must be (n, k)", x);
+  int64_t rows = 0;
+  for (const Tensor& w : weights) {
+    CHECKF(w.rank == 2 && w.dim[1] == x.dim[1], "linear: weight {} must be (rows, {})", w, x.dim[1]);
+    rows += w.dim[0];
+  }
+  CHECKF(out.is({x.dim[0], rows}) && out.dtype == DType::kF32, "linear: out {} must be f32[{}, {}]", out, x.dim[0],
+         rows);
+  if (out.size() == 0) return;
+  GSAE_DISPATCH(ctx.device(), linear(ctx, out, x, weights));
+}
+
+namespace {
+
+using dnnl::memory;
+
+memory::data_type dnnl_type(DType t) { return t == DType::kBF16 ? memory::data_type::bf16 : memory::data_type::f32; }
+
+// A product whose operands may be parts of wider matrices: ld is the distance between stored rows.
+struct Problem {
+  int64_t m, n, k, lda, ldb, ldout;
+  DType dtype;
+  MatmulOptions options;
+};
+
+CpuState::Product compile(CpuState& s, const Problem& p) {
+  const auto strides = [](bool transposed, int64_t ld) {
+    return transposed ? memory::dims{1, ld} : memory::dims{ld, 1};
+  };
+  const memory::desc a({p.m, p.k}, dnnl_type(p.dtype), strides(p.options.transpose_a, p.lda));
+  const memory::desc b({p.k, p.n}, dnnl_type(p.dtype), strides(p.options.transpose_b, p.ldb));
+  const memory::desc out({p.m, p.n}, memory::data_type::f32, memory::dims{p.ldout, 1});
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  if (p.options.accumulate) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0f);
+    attributes.set_post_ops(sum);
+  }
+#if DNNL_VERSION_MAJOR >= 3
+  const dnnl::matmul::primitive_desc pd(s.engine, a, b, out, attributes);
+#else
+  const dnnl::matmul::primitive_desc pd(dnnl::matmul::desc(a, b, out), attributes, s.engine);
+#endif
+  return {dnnl::matmul(pd), a, b, out, pd.scratchpad_desc()};
+}
+
+void product(Context& ctx, float* out, const std::byte* a, const std::byte* b, const Problem& p) {
+  CpuState& s = ctx.cpu();
+  const int64_t flags =
+      p.options.transpose_a | p.options.transpose_b << 1 | p.options.accumulate << 2 | (p.dtype == DType::kBF16) << 3;
+  const std::array<int64_t, 8> key{p.m, p.n, p.k, p.lda, p.ldb, p.ldout, flags, 0};
+  auto it = s.products.find(key);
+  if (it == s.products.end()) {
+    it = s.products.emplace(key, compile(s, p)).first;
+    const size_t bytes = it->second.scratchpad.get_size();
+    if (bytes > s.scratchpad.size()) s.scratchpad = Buffer(Device::kCpu, bytes);
+  }
+  const CpuState::Product& product = it->second;
+  const auto wrap = [&](const memory::desc& d, const void* ptr) { return memory(d, s.engine, const_cast<void*>(ptr)); };
+  product.primitive.execute(s.stream, {{DNNL_ARG_SRC, wrap(product.a, a)},
+                                       {DNNL_ARG_WEIGHTS, wrap(product.b, b)},
+                                       {DNNL_ARG_DST, wrap(product.out, out)},
+                                       {DNNL_ARG_SCRATCHPAD, wrap(product.scratchpad, s.scratchpad.data())}});
+  s.stream.wait();
+}
+
+// Where the processor has no bf16 product, both operands are widened along k in panels that fit the
+// workspace. Rare enough (old laptops) for plain code.
+void widened_matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions o) {
+  const int64_t m = out.dim[0], n = out.dim[1], k = a.dim[!o.transpose_a];
+  const int64_t room = static_cast<int64_t>(Context::kWorkspaceBytes / sizeof(float));
+  const int64_t tile_m = std::min<int64_t>(m, 512), tile_n = std::min<int64_t>(n, 4096);
+  const int64_t tile_k = std::clamp<int64_t>(room / (tile_m + tile_n), 1, k);
+  float* wa = reinterpret_cast<float*>(ctx.cpu().workspace.data());
+  float* wb = wa + tile_m * tile_k;
+  // rows [r0, r1) x columns [c0, c1) of a stored matrix, widened and packed
+  const auto widen = [](float* dst, Tensor src, int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
+    const BF16* from = src.data<BF16>();
+    const int64_t ld = src.dim[1], width = c1 - c0;
+    parallel_for(r1 - r0, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) convert(dst + r * width, from + (r0 + r) * ld + c0, width);
+    });
+  };
+  for (int64_t j = 0; j < n; j += tile_n) {
+    const int64_t nj = std::min(tile_n, n - j);
+    for (int64_t l = 0; l < k; l += tile_k) {
+      const int64_t kl = std::min(tile_k, k - l);
+      if (o.transpose_b) widen(wb, b, j, j + nj, l, l + kl);
+      else widen(wb, b, l, l + kl, j, j + nj);
+      for (int64_t i = 0; i < m; i += tile_m) {
+        const int64_t mi = std::min(tile_m, m - i);
+        if (o.transpose_a) widen(wa, a, l, l + kl, i, i + mi);
+        else widen(wa, a, i, i + mi, l, l + kl);
+        MatmulOptions part = o;
+        part.accumulate = o.accumulate || l > 0;
+        product(ctx, out.data<float>() + i * n + j, reinterpret_cast<std::byte*>(wa), reinterpret_cast<std::byte*>(wb),
+                {mi, nj, kl, o.transpose_a ? mi : kl, o.transpose_b ? kl : nj, n, DType::kF32, part});
+      }
+    }
+  }
+}
+
+}  // namespace
+
+bool cpu::has_bf16_products() {
+  switch (dnnl::get_effective_cpu_isa()) {
+    case dnnl::cpu_isa::avx512_core_bf16:
+    case dnnl::cpu_isa::avx512_core_amx: return true;
+    default: return false;
+  }
+}
+
+void cpu::matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions o) {
+  if (a.dtype == DType::kBF16 && !has_bf16_products()) return widened_matmul(ctx, out, a, b, o);
+  product(ctx, out.data<float>(), a.ptr, b.ptr,
+          {out.dim[0], out.dim[1], a.dim[!o.transpose_a], a.dim[1], b.dim[1], out.dim[1], a.dtype, o});
+}
+
+void cpu::linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights) {
+  const int64_t n = x.dim[0], k = x.dim[1], columns = out.dim[1];
+  const bool narrow = x.dtype == DType::kBF16 && has_bf16_products();
+  const DType dtype = narrow ? DType::kBF16 : DType::kF32;
+  std::byte* panel = ctx.cpu().workspace.data();
+  size_t room = Context::kWorkspaceBytes;
+
+  // x as the product takes it: itself, or widened block by block at the front of the workspace
+  const bool widen_x = x.dtype == DType::kBF16 && !narrow;
+  int64_t block = n;
+  if (widen_x) {
+    block = std::clamp<int64_t>(static_cast<int64_t>(room / 2 / (k * sizeof(float))), 1, n);
+    panel += block * k * sizeof(float);
+    room -= block * k * sizeof(float);
+  }
+  const int64_t panel_rows = std::max<int64_t>(1, static_cast<int64_t>(room / (k * size_of(dtype))));
+
+  for (int64_t i = 0; i < n; i += block) {
+    const Tensor xi = x.rows(i, std::min(n, i + block));
+    const std::byte* a = xi.ptr;
+    if (widen_x) {
+      Tensor wide = view(reinterpret_cast<float*>(ctx.cpu().workspace.data()), {xi.dim[0], k});
+      cpu::convert(ctx, wide, xi);
+      a = wide.ptr;
+    }
+    int64_t column = 0;
+    for (const Tensor& w : weights) {
+      const int64_t step = w.dtype == dtype ? w.dim[0] : panel_rows;
+      for (int64_t r = 0; r < w.dim[0]; r += step) {
+        Tensor part = w.rows(r, std::min(w.dim[0], r + step));
+        if (w.dtype != dtype) {
+          Tensor converted = part;
+          converted.ptr = panel;
+          converted.dtype = dtype;
+          cpu::convert(ctx, converted, part);
+          part = converted;
+        }
+        product(ctx, out.data<float>() + i * columns + column + r, a, part.ptr,
+                {xi.dim[0], part.dim[0], k, k, k, columns, dtype, {.transpose_b = true}});
+      }
+      column += w.dim[0];
+    }
+  }
+}
+
+}  // namespace gsae

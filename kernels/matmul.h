@@ -1,0 +1,51 @@
+#pragma once
+
+#include <span>
+
+#include "kernels/context.h"
+#include "kernels/tensor.h"
+
+namespace gsae {
+
+struct MatmulOptions {
+  bool transpose_a = false;  // a is stored (k, m)
+  bool transpose_b = false;  // b is stored (n, k), as every linear layer stores its weight
+  bool accumulate = false;   // out += a b instead of out = a b
+};
+
+// Matrix product, row-major:
+//
+//   out[i,j] (+)= sum_k a[i,k] * b[k,j]
+//
+//   out  (m, n)  f32; aliases neither input
+//   a    (m, k)  f32 or bf16
+//   b    (k, n)  dtype of a
+//
+// Accumulates in f32. 2 * m * n * k FLOP. cpu: oneDNN; where the processor has no bf16 product,
+// bf16 operands are widened to f32, panel by panel, which gives the same sums up to their order.
+void matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions options = {});
+
+// A linear layer whose weight is stored as one or several tensors stacked along their rows (the
+// query, key and value projections; gate and up):
+//
+//   out[i, :] = (x[i] w_0^T, x[i] w_1^T, ...)
+//
+//   out      (n, sum of rows)  f32
+//   x        (n, k)            f32 or bf16: the precision of the product's operands
+//   weights  (rows, k) each    f32 or bf16: widened or rounded to the dtype of x, panel by panel,
+//   in
+//                              the context's workspace, so that a mapped bf16 checkpoint is never
+//                              copied whole
+void linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights);
+
+namespace cpu {
+void matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions options);
+void linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights);
+bool has_bf16_products();  // of the processor: AVX-512 BF16 or AMX
+}  // namespace cpu
+namespace cuda {
+void matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions options);
+void linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights);
+}  // namespace cuda
+
+}  // namespace gsae

@@ -1,0 +1,1 @@
+#include "sae/recipe.h"

@@ -1,0 +1,74 @@
+#include "tools/options.h"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <cmath>
+#include <thread>
+
+namespace gsae {
+
+void CommonOptions::add(CLI::App& command) {
+  command.add_option("--device", device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  command.add_option("--threads", threads, "processor threads; 0: all of them")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  command.add_option("--seed", seed, "of everything random")->capture_default_str();
+  command.add_flag("--quiet", quiet, "print errors and results only");
+}
+
+Context CommonOptions::context() const {
+  if (device != "auto" && device != "cpu" && !device.starts_with("cuda"))
+    throw UsageError(fmt::format("--device {}: must be auto, cpu, cuda or cuda:N", device));
+  if (device.starts_with("cuda") && !available(Device::kCuda))
+    throw Error(fmt::format("--device {}: this build has no CUDA backend; use --device cpu", device));
+  omp_set_num_threads(threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  return Context(Device::kCpu);
+}
+
+namespace {
+
+int64_t parse_suffixed(const std::string& text, const char* what, const char* example, int64_t kilo) {
+  size_t used = 0;
+  double value = 0;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  double scale = 1;
+  if (used + 1 == text.size()) {
+    switch (std::tolower(static_cast<unsigned char>(text[used]))) {
+      case 'k': scale = double(kilo); break;
+      case 'm': scale = double(kilo) * double(kilo); break;
+      case 'g': scale = double(kilo) * double(kilo) * double(kilo); break;
+      default: used = 0;
+    }
+  } else if (used != text.size()) {
+    used = 0;
+  }
+  const double n = value * scale;
+  if (used == 0 || !std::isfinite(n) || n != std::floor(n) || std::fabs(n) > 9e15)
+    throw UsageError(fmt::format("{} '{}': must be a whole number such as {}", what, text, example));
+  return static_cast<int64_t>(n);
+}
+
+}  // namespace
+
+int64_t parse_width(const std::string& text) { return parse_suffixed(text, "width", "4096, 16k or 1m", 1024); }
+int64_t parse_count(const std::string& text) { return parse_suffixed(text, "count", "1000, 500M or 2G", 1000); }
+
+std::string format_width(int64_t width) {
+  if (width > 0 && width % (1 << 20) == 0) return fmt::format("{}m", width >> 20);
+  if (width > 0 && width % 1024 == 0) return fmt::format("{}k", width >> 10);
+  return fmt::format("{}", width);
+}
+
+std::string format_count(double count) {
+  if (count >= 1e9) return fmt::format("{:.1f}G", count / 1e9);
+  if (count >= 1e6) return fmt::format("{:.1f}M", count / 1e6);
+  if (count >= 1e3) return fmt::format("{:.1f}k", count / 1e3);
+  return fmt::format("{:.0f}", count);
+}
+
+}  // namespace gsae

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/check.h"
+#include "kernels/context.h"
+
+namespace gsae {
+
+// The command line asks for something impossible: exit status 2, where an Error is 1.
+struct UsageError : Error {
+  using Error::Error;
+};
+
+// Options that every command has.
+struct CommonOptions {
+  std::string device = "auto";  // auto, cpu, cuda, cuda:N
+  int threads = 0;              // 0: as many as there are processors
+  uint64_t seed = 0;
+  bool quiet = false;
+
+  void add(CLI::App& command);
+  Context context() const;  // sets the number of threads; a UsageError for an unknown device
+};
+
+// "16k" -> 16384, "1m" -> 1048576: sizes, in powers of two.
+int64_t parse_width(const std::string& text);
+// "500M" -> 500000000, "2G", "1.5k" -> 1500: counts, in powers of ten.
+int64_t parse_count(const std::string& text);
+std::string format_width(int64_t width);  // 16384 -> "16k", 1000 -> "1000"
+std::string format_count(double count);   // 2000000 -> "2.0M"
+
+// Each command adds itself, its options and its --help; the callback runs it.
+void add_train(CLI::App& app);
+void add_eval(CLI::App& app);
+void add_activations(CLI::App& app);
+void add_tokenize(CLI::App& app);
+void add_info(CLI::App& app);
+void add_doctor(CLI::App& app);
+
+}  // namespace gsae
