@@ -74,7 +74,7 @@ TEST(Progress, OneLineOnATerminal) {
   std::string got;
   for (int c; got.find("again\x1b[K\r\x1b[K") == got.npos && (c = std::fgetc(m)) != EOF;) got += static_cast<char>(c);
   std::fclose(m);
-  EXPECT_EQ(got, "\r" + std::string(12, 'x') + "\x1b[K\rshort\x1b[K\r\x1b[Kdone\r\n\ragain\x1b[K\r\x1b[K");
+  EXPECT_EQ(got, "\rxxxxxxxxxxxx\x1b[K\rshort\x1b[K\r\x1b[Kdone\r\n\ragain\x1b[K\r\x1b[K");
 }
 
 }  // namespace
