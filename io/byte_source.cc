@@ -70,8 +70,7 @@ class GzipSource : public ByteSource {
         z_.next_in = reinterpret_cast<Bytef*>(in_.data());
         z_.avail_in = static_cast<uInt>(got);
       }
-      if (std::exchange(inside_, true) == false && inflateReset(&z_) != Z_OK)
-        throw Error("zlib cannot be initialised");
+      if (std::exchange(inside_, true) == false && inflateReset(&z_) != Z_OK) throw Error("zlib cannot be initialised");
       const int rc = inflate(&z_, Z_NO_FLUSH);
       if (rc == Z_STREAM_END) inside_ = false;  // another member may follow
       else if (rc != Z_OK && rc != Z_BUF_ERROR)
@@ -100,8 +99,7 @@ class ZstdSource : public ByteSource {
     while (to.pos == 0) {
       if (from_.pos == from_.size && !more_output_) {
         from_ = {in_.data(), source_->read(in_.data(), in_.size()), 0};
-        if (from_.size == 0 && inside_)
-          throw BadData("the Zstandard data ends early: the file is truncated");
+        if (from_.size == 0 && inside_) throw BadData("the Zstandard data ends early: the file is truncated");
         if (from_.size == 0) return 0;
       }
       const size_t rc = ZSTD_decompressStream(z_, &to, &from_);

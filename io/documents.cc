@@ -39,8 +39,8 @@ DocumentReader::DocumentReader(const std::string& path, DocumentOptions options)
   if (kind == DataKind::kTokens) throw Error(fmt::format("{} holds tokens, not text", path));
   try {
     auto source = std::make_unique<PeekedSource>(open_bytes(path, options_.stop));
-    const bool jsonl = kind == DataKind::kJsonl ||
-                       (kind == DataKind::kStandardInput && source->peek(1).starts_with('{'));
+    const bool jsonl =
+        kind == DataKind::kJsonl || (kind == DataKind::kStandardInput && source->peek(1).starts_with('{'));
     if (jsonl) lines_.emplace(std::move(source), options_.max_line_bytes);
     else pieces_.emplace(std::move(source), options_.max_text_bytes);
   } catch (const BadData& e) {
@@ -55,9 +55,7 @@ void DocumentReader::bad(int64_t line, const std::string& reason) {
   if (skipped_.count++ == 0) skipped_.first = std::move(message);
 }
 
-bool DocumentReader::next(std::string& text) {
-  return lines_ ? next_line(text) : pieces_ ? next_piece(text) : false;
-}
+bool DocumentReader::next(std::string& text) { return lines_ ? next_line(text) : pieces_ ? next_piece(text) : false; }
 
 bool DocumentReader::next_line(std::string& text) {
   std::string_view line;

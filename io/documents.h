@@ -25,9 +25,9 @@ struct Skipped {
 };
 
 struct DocumentOptions {
-  std::string text_field = "text";   // of a jsonl object
-  bool skip_bad = false;             // pass over what is malformed, and count it, instead of BadData
-  const StopSignal* stop = nullptr;  // ends the waiting for standard input; then next() says false
+  std::string text_field = "text";           // of a jsonl object
+  bool skip_bad = false;                     // pass over what is malformed, and count it, instead of BadData
+  const StopSignal* stop = nullptr;          // ends the waiting for standard input; then next() says false
   size_t max_line_bytes = size_t{64} << 20;  // of jsonl; a longer line is malformed
   size_t max_text_bytes = size_t{1} << 20;   // of txt: a longer file is cut into pieces
 };

@@ -34,7 +34,8 @@ bool LineReader::next(std::string_view& line) {
   bool too_long = false;
   while (true) {
     const char* start = buffer_.data() + begin_;
-    const void* newline = end_ > begin_ + searched ? std::memchr(start + searched, '\n', end_ - begin_ - searched) : nullptr;
+    const void* newline =
+        end_ > begin_ + searched ? std::memchr(start + searched, '\n', end_ - begin_ - searched) : nullptr;
     size_t length = newline ? static_cast<size_t>(static_cast<const char*>(newline) - start) : end_ - begin_;
     if (length > max_line_bytes_) too_long = true;
     if (!newline) {

@@ -16,8 +16,8 @@ class TextPieces {
  public:
   TextPieces(std::unique_ptr<ByteSource> source, size_t max_bytes);
 
-  bool next(std::string& piece);        // false at the end; what the source throws is passed on
-  int64_t line() const { return line_; }  // on which the piece last returned begins, from 1
+  bool next(std::string& piece);                    // false at the end; what the source throws is passed on
+  int64_t line() const { return line_; }            // on which the piece last returned begins, from 1
   int64_t next_line() const { return next_line_; }  // on which the next one will begin
 
  private:

@@ -129,7 +129,8 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
 }
 
 std::string Tokenizer::piece(int32_t id) const {
-  if (id < 0 || id >= size()) throw Error(fmt::format("{}: id {} is outside the vocabulary of {}", state_->path, id, size()));
+  if (id < 0 || id >= size())
+    throw Error(fmt::format("{}: id {} is outside the vocabulary of {}", state_->path, id, size()));
   return state_->processor.IdToPiece(id);
 }
 
