@@ -1,1 +1,53 @@
 #pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace gsae {
+
+// How an SAE is trained: section 4 of docs/design.md. Resolved before the run and written to its
+// config.json; every number here is one that was used.
+struct Recipe {
+  enum class Penalty { kL0, kQuadratic };
+  enum class Start { kRandom, kData };
+
+  std::string preset = "default";
+  int64_t batch = 4096;  // rows of a step
+  int64_t steps = 0;
+
+  // Adam with beta1 = 0
+  double lr = 7e-5;
+  int64_t lr_warmup = 1000;  // steps: 0.1 + 0.9 (1 - cos(pi s / warmup)) / 2
+  double lr_decay = 0;       // the last fraction of the run falls linearly to zero
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+
+  // sparsity
+  Penalty penalty = Penalty::kL0;
+  double lambda = 0;        // given, or where the controller starts
+  double target_l0 = 0;     // 0: none, lambda is the plain recipe
+  bool controller = false;  // lambda follows the measured L0
+  double integral_gain = 0.01, proportional_gain = 2;
+  int64_t lambda_warmup = 10000;  // steps, linear
+  double bandwidth = 0.001;
+
+  // start
+  Start start = Start::kRandom;
+  double threshold = 0.001;  // of a random start
+  double start_l0 = 0;       // of a start from data: the L0 that the first threshold leaves
+
+  uint64_t seed = 0;
+
+  double lr_at(int64_t step) const;
+  double lambda_scale_at(int64_t step) const;  // min(step / lambda_warmup, 1)
+};
+
+// The settings of a preset for a run of `steps` steps of an SAE of `width` inputs and `latents` latents.
+// Warm-ups shrink for runs too short to hold them. Presets: default, gemma-scope, gemma-scope-2; an Error
+// names them otherwise.
+Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, int64_t width, int64_t latents);
+
+const char* name(Recipe::Penalty p);
+const char* name(Recipe::Start s);
+
+}  // namespace gsae

@@ -1,0 +1,54 @@
+#pragma once
+
+#include "kernels/context.h"
+#include "kernels/tensor.h"
+
+namespace gsae {
+
+// What varies from step to step, in device memory, so that a recorded step can be replayed:
+// rates (4) f32.
+enum Rate : int {
+  kLearningRate,
+  kBeta2,
+  kUnbias,     // 1 / (1 - beta2^t), t = 1 at the first step
+  kGradScale,  // multiplies every gradient first (1: none)
+  kRates
+};
+
+struct AdamOptions {
+  float epsilon = 1e-8f;
+  float lowest = -3.4e38f;  // parameters are clamped to this from below
+};
+
+// Adam with beta1 = 0 (RMSProp with bias correction):
+//
+//   v  = beta2 v + (1 - beta2) g^2
+//   p -= lr g / (sqrt(v / (1 - beta2^t)) + epsilon);  p = max(p, lowest)
+//
+//   p, v, g  any shape, f32
+//   copy     the same size, bf16: p rounded, for the products; or empty
+//   rates    (4) f32
+//
+// Memory-bound: moves 5 * p.bytes() + copy.bytes(). Kingma & Ba 2014, arXiv:1412.6980.
+void adam(Context& ctx, Tensor p, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);
+
+// The same for the decoder, whose rows keep unit norm: the component of each row's gradient along the
+// row is removed before Adam, and the row is renormalised after it.
+//
+//   g_i -= (g_i . W_i) W_i;  Adam;  W_i /= |W_i|
+//
+//   W, v, g  (F, d)  f32; copy (F, d) bf16, or empty
+//
+// Bricken et al. 2023, "Towards Monosemanticity"; Gemma Scope, arXiv:2408.05147, section 3.2.
+void adam_unit_rows(Context& ctx, Tensor W, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);
+
+namespace cpu {
+void adam(Context& ctx, Tensor p, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);
+void adam_unit_rows(Context& ctx, Tensor W, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);
+}  // namespace cpu
+namespace cuda {
+void adam(Context& ctx, Tensor p, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);
+void adam_unit_rows(Context& ctx, Tensor W, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);
+}  // namespace cuda
+
+}  // namespace gsae

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/memory.h"
+#include "sae/sae_location.h"
+#include "sae/sae_parameters.h"
+
+namespace gsae {
+
+// A trained SAE as its file holds it: folded, for raw activations, f32.
+struct LoadedSae {
+  Buffer memory;
+  SaeParameters params;  // in memory
+  SaeLocation location;
+  std::string path;  // of the file or folder it was read from
+};
+
+// Reads SAEs from
+//   - params.npz of Gemma Scope or ours: W_enc (d, F), W_dec (F, d), b_enc (F), b_dec (d),
+//     threshold (F), any float dtype; with our config.json beside it, if there is one
+//   - a SAELens folder: cfg.json and sae_weights.safetensors, architecture jumprelu. A decoder bias
+//     that is subtracted from the input is folded: b_enc - b_dec W_enc
+//   - a folder that holds such files at any depth, a whole training run for instance: all of them
+//     in the order of their paths, checkpoints/ left aside
+// An Error names the file and what is wrong: missing arrays, shapes that do not fit each other,
+// NaN or infinity, negative thresholds, an architecture or a normalisation that is not supported.
+std::vector<LoadedSae> load_saes(const std::string& path);
+
+// What config.json says beside params.npz. Zero or empty: not said.
+struct SaeDescription {
+  SaeLocation location;
+  std::string preset;
+  double l0 = 0;          // asked for
+  double lambda = 0;      // of the penalty at the end
+  double average_l0 = 0;  // reached, on held-out text
+  int64_t tokens = 0;     // trained on
+  uint64_t seed = 0;
+  double input_scale = 0;  // C, already folded into the parameters
+};
+
+// Writes DIR/params.npz and then DIR/config.json, each whole or not at all, creating DIR. `params`
+// is folded and on the cpu.
+void write_sae_folder(const std::string& dir, const SaeParameters& params, const SaeDescription& description);
+
+}  // namespace gsae

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace gsae {
+
+// Which activations an SAE reads, as far as its file says. Sites carry the names of docs/design.md;
+// this side knows nothing of the model.
+struct SaeLocation {
+  std::string model;   // hub id, or a name such as gemma-2-2b; empty: not said
+  std::string site;    // "pre" "att" "attn_out" "mlp_in" "mlp" "res"; empty: not said
+  int64_t layer = -1;  // -1: not said
+
+  // Takes from `other` what is not said here.
+  void complete(const SaeLocation& other);
+};
+
+// Of a hook's name: TransformerLens' (blocks.3.hook_resid_post, blocks.3.attn.hook_z) or that of the
+// module in transformers (model.layers.3, model.layers.3.self_attn.o_proj.input). Hooks that are no
+// site of ours say nothing.
+SaeLocation location_of_hook(std::string_view hook);
+
+// Of the folders that a file lies in: ours (mlp/layer_20/width_16k/average_l0_71/) and Gemma Scope's
+// (gemma-scope-2b-pt-res/layer_20/...), the hub cache's names included.
+SaeLocation location_of_path(const std::string& path);
+
+// A Gemma Scope transcoder has an SAE's arrays and would load as one, but reconstructs another site.
+bool is_transcoder_path(const std::string& path);
+
+}  // namespace gsae

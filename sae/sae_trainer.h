@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/graph.h"
+#include "sae/dense_step.h"
+#include "sae/recipe.h"
+
+namespace gsae {
+
+// Means over the steps since the last reading, in normalised units.
+struct StepMetrics {
+  int64_t rows = 0;
+  double loss = 0;     // mse + penalty
+  double mse = 0;      // mean |x_hat - x|^2
+  double penalty = 0;  // mean over rows, lambda included
+  double l0 = 0;
+  double fvu = 0;    // sum |x_hat - x|^2 / sum |x - mean(x)|^2 over those rows
+  int64_t dead = 0;  // latents that have not fired for `dead_window` rows
+  double threshold_mean = 0, threshold_min = 0, threshold_max = 0;
+  double lr = 0, lambda = 0;
+};
+
+// One SAE's training: state, workspace, schedules.
+class SaeTrainer {
+ public:
+  SaeTrainer(Arena& arena, const Recipe& recipe, int64_t tile, int64_t width, int64_t latents, DType precision);
+
+  const Recipe& recipe() const { return recipe_; }
+  SaeState& state() { return state_; }
+  DenseWorkspace& workspace() { return workspace_; }
+
+  // A new start, from the rows in workspace().x; or from given parameters.
+  void start(Context& ctx);
+  void start(Context& ctx, const SaeParameters& given);
+
+  // One step on the rows that workspace().x holds.
+  void step(Context& ctx, int64_t step);
+
+  // Reads and resets the sums: the only place where the host waits for the device.
+  StepMetrics read_metrics(Context& ctx, int64_t dead_window);
+
+ private:
+  Recipe recipe_;
+  SaeState state_;
+  DenseWorkspace workspace_;
+  Graph graph_;
+  int64_t rows_since_read_ = 0;
+  int64_t last_step_ = 0;
+};
+
+// The SAE for raw activations, without a pre-encoder bias, in `folded` (host memory):
+//   W_enc, W_dec as they are, b_enc' = C (b_enc - b_dec W_enc), b_dec' = C b_dec, theta' = C theta.
+void fold(Context& ctx, const SaeParameters& folded, const SaeParameters& trained, double C);
+
+}  // namespace gsae
