@@ -10,7 +10,8 @@ namespace gsae {
 // What the stream reads and how it cuts it. DESIGN: docs/design.md, "Text and tokens".
 struct TokenStreamOptions {
   std::vector<std::string> files;      // .txt .jsonl (also .zst .gz), "-" (text or jsonl on standard
-                                       // input, told apart by its first byte), .npy .bin .safetensors
+                                       // input, told apart by its first byte), .npy .bin .safetensors:
+                                       // see io/documents.h and io/token_files.h
   std::string tokenizer;               // path of tokenizer.model; not read when all files are tokens
   std::string text_field = "text";     // of a jsonl object
   std::string token_dtype = "uint16";  // of .bin files: uint16 or uint32
@@ -38,27 +39,44 @@ struct TokenBatch {
 //
 // Text: each document becomes BOS + pieces; documents are concatenated; the stream is cut into
 // contexts of T tokens, each of which begins with BOS (T - 1 tokens of the stream behind it, or T
-// where the stream has a BOS at the cut). 2-D token files are taken as they are, row by row (their
-// width must be T); 1-D token streams are cut like text. A rest too short for a context is dropped.
+// where the stream has a BOS at the cut). A .txt file is one document, or several if it is longer
+// than 1 MiB (io/text_pieces.h). Empty documents are left out. A rest too short for a context is
+// dropped, at the end of each pass over the data.
+//
+// Tokens: 2-D files are taken as they are, row by row (their width must be T). 1-D streams are cut
+// like text; what is shuffled and held out are their documents (io/token_files.h), with a BOS before
+// each that does not follow the one before as in the file, so that unshuffled and whole the stream
+// is the file's. 2-D files cannot be mixed with the others. An id outside the vocabulary is always an
+// Error: skip_bad is for damaged data, not for another tokenizer's.
+//
+// Shuffled: rows in a permutation of all of them; documents by drawing from a pool of
+// shuffle_pool_bytes which is filled in the order of the files, itself permuted. Each pass has
+// another order. With standard input among the files there is one pass only, `repeat` or not.
+//
+// Held out is what has XXH3_64 < eval_fraction * 2^64, over the document's UTF-8 bytes, or over the
+// tokens as little-endian int32: the same documents whatever the seed, the order and the context.
 //
 // The order, the split and so every batch depend on the options alone, never on timing or on the
-// number of threads. Errors of the background threads are thrown by next().
+// number of threads. Errors of the background threads are thrown by next(), and again by each
+// further next(): fewer contexts than asked for always mean the end of the data.
 class TokenStream {
  public:
   explicit TokenStream(TokenStreamOptions options);  // opens every file: an unreadable one is an Error here
   ~TokenStream();
 
-  // Up to `sequences` contexts, fewer only at the end of the data; 0 when there are no more.
+  // Up to `sequences` contexts, fewer only at the end of the data; 0 when there are no more. Data that
+  // does not fill one context ends at once, `repeat` or not: the statistics say what there was.
   TokenBatch next(int64_t sequences);
 
   struct Statistics {
-    int64_t documents = 0;      // of this split that were tokenised so far
-    int64_t skipped = 0;        // malformed, with skip_bad
+    int64_t documents = 0;      // (or rows) of this split so far, every epoch counted
+    int64_t tokens = 0;         // of them, with the BOS put before documents
+    int64_t skipped = 0;        // malformed, with skip_bad, up to here; of the first pass
     std::string first_skipped;  // "FILE:LINE: reason" of the first of them
     int64_t epoch = 0;          // 0 during the first pass over the data
     int64_t contexts = 0;       // handed out
   };
-  Statistics statistics() const;
+  Statistics statistics() const;  // as of the last next(): depends on no timing; by the same thread
 
  private:
   struct State;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace gsae {
@@ -17,13 +18,39 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
 
   std::vector<int32_t> encode(std::string_view text) const;
-  std::string decode(const std::vector<int32_t>& ids) const;
-  std::string piece(int32_t id) const;  // as stored: "▁the", "<0x0A>", "<bos>"
-  int32_t size() const;                 // of the vocabulary
+  std::string decode(const std::vector<int32_t>& ids) const;  // an Error for an id outside the vocabulary
+  std::string piece(int32_t id) const;                        // as stored: "▁the", "<0x0A>", "<bos>"
+  int32_t size() const;                                       // of the vocabulary
+  int32_t bos() const;                                        // an Error if the vocabulary has none
+
+  // The end of the first stretch of text[begin..] that is encoded independently of what follows: the
+  // ids of a text are those of its stretches, put together. About a word; text.size() at the latest.
+  size_t word_end(std::string_view text, size_t begin) const;
 
  private:
+  friend class WordEncoder;
+  void append(std::vector<int32_t>& ids, std::string_view text) const;  // by SentencePiece, as a whole
+
   struct State;
   std::unique_ptr<State> state_;
+};
+
+// Encodes exactly as the Tokenizer does, but remembers the words it has met: on prose some twenty
+// times as fast. For one thread; takes up to some 20 MB.
+class WordEncoder {
+ public:
+  explicit WordEncoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  void encode(std::vector<int32_t>& ids, std::string_view text);  // ids: replaced
+
+ private:
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(std::string_view s) const;
+  };
+
+  const Tokenizer& tokenizer_;
+  std::unordered_map<std::string, std::vector<int32_t>, Hash, std::equal_to<>> words_;
 };
 
 }  // namespace gsae

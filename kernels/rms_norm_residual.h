@@ -13,8 +13,7 @@ namespace gsae {
 //   h     (n, d)  f32 or bf16, or empty (then `next` may be empty too)
 //   x     (n, d)  f32, in and out: the residual stream
 //   y     (n, d)  f32
-//   post  (d)     f32 or bf16
-//   next  (d)     dtype of post
+//   post, next  (d)  f32 or bf16, each
 //
 // The same bits as the composition rms_norm, add, rms_norm: the norm of y is rounded to f32 before
 // it is added. Memory-bound: moves 2 * x.bytes() + y.bytes() + h.bytes().

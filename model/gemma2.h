@@ -1,7 +1,6 @@
 #pragma once
 
 #include <functional>
-#include <memory>
 #include <span>
 #include <string>
 
@@ -14,8 +13,8 @@
 namespace gsae {
 
 // Called during the forward pass with the rows of a site, (n, width), f32 or bf16 as the model
-// computes it. If it edits, the pass goes on with what it leaves there (in f32: such a site is
-// computed in f32).
+// computes it. If it edits, the pass goes on with what it leaves there, and the rows are f32: in
+// bf16 compute a copy of the sites that are bf16 (`att`, `mlp_in`), rounded back afterwards.
 struct Hook {
   Site site;
   int64_t layer;
@@ -32,35 +31,47 @@ class Gemma2 {
   // What one forward pass over B x T tokens needs, laid out in an arena (or only counted).
   struct Activations {
     Activations(Arena& arena, const GemmaConfig& c, DType compute, int64_t B, int64_t T);
-    // ... members: see gemma2.cc's use; public so that the memory plan can name them
+    Activations part(int64_t B, int64_t T) const;  // the same memory, for a smaller batch
+
     int64_t B, T;
-    Tensor x;        // (n, d)              f32, the residual stream
-    Tensor h;        // (n, d)              compute, what a norm leaves for a product
+    Tensor x;        // (n, d)               f32, the residual stream
+    Tensor h;        // (n, d)               compute, what a norm leaves for a product
     Tensor qkv;      // (n, (Hq + 2 Hkv) dh) f32
-    Tensor q, k, v;  // (B, H, T, dh)       f32
-    Tensor att;      // (n, Hq dh)          compute
-    Tensor y;        // (n, d)              f32, of o_proj and down_proj
-    Tensor gate_up;  // (n, 2 ffn)          f32
-    Tensor ffn;      // (n, ffn)            compute
-    Tensor rope;     // (T, dh/2, 2)        f32, cos and sin
-    Tensor logits;   // scratch of the LM loss
+    Tensor q, k, v;  // (B, H, T, dh)        f32
+    Tensor att;      // (n, Hq dh)           compute
+    Tensor y;        // (n, d)               f32, of o_proj and down_proj
+    Tensor gate_up;  // (n, 2 ffn)           f32
+    Tensor ffn;      // (n, ffn)             compute
+    Tensor rope;     // (T, 2, dh/2)         f32, cosine and sine
+    Tensor targets;  // (B, T)               i32, of the LM loss
+    bool rope_is_filled = false;
   };
 
-  Gemma2(Context& ctx, const std::string& dir,
-         DType compute);  // config.json and weights of a folder
+  // config.json and weights of a folder
+  Gemma2(Context& ctx, const std::string& dir, DType compute);
 
-  const GemmaConfig& config() const;
+  const GemmaConfig& config() const { return config_; }
+  const GemmaWeights& weights() const { return weights_; }
   int64_t site_width(Site s) const;
 
-  // Runs the layers up to the last hook (all layers if `nll` or `logits` is wanted) on tokens (B,
-  // T) i32, B up to a.B and T up to a.T.
+  // Runs the layers up to the last hook (all layers if `nll` or `logits` is wanted) on tokens (B, T)
+  // i32, B up to a.B and T up to a.T. Several hooks at one site are called in the order given.
   //
   //   nll     (B, T) f32, or empty: -log p(tokens[b, t+1] | tokens[b, 0..t]); 0 at t = T - 1
   //   logits  (B * T, V) f32, or empty: after the final softcap
+  //
+  // An Error if a hook's layer is not there, a token lies outside the vocabulary, or a weight that is
+  // used for the first time is NaN or infinite.
   void forward(Context& ctx, Activations& a, Tensor tokens, std::span<const Hook> hooks, Tensor nll = {},
                Tensor logits = {}) const;
 
  private:
+  class Pass;
+  bool run_layer(Context& ctx, const Activations& a, int64_t layer, const Pass& pass) const;
+  bool add_norm(Context& ctx, const Activations& a, Site site, int64_t layer, Tensor post, Tensor h, Tensor next,
+                const Pass& pass) const;
+  void run_head(Context& ctx, const Activations& a, Tensor tokens, Tensor nll, Tensor logits) const;
+
   GemmaConfig config_;
   DType compute_;
   GemmaWeights weights_;

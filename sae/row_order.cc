@@ -45,4 +45,12 @@ void RowOrder::draw(int64_t rows, std::vector<int32_t>& index) {
   free_.insert(free_.end(), index.rbegin(), index.rend());
 }
 
+void RowOrder::sample(int64_t rows, std::vector<int32_t>& index) const {
+  CHECKF(held() > 0, "a sample of an empty buffer");
+  index.resize(rows);
+  const Random random(seed_, Random::kSampleRows, draws_);
+  for (int64_t i = 0; i < rows; ++i)
+    index[i] = held_[head_ + (shuffle_ ? static_cast<int64_t>(random.below(held(), i)) : i % held())];
+}
+
 }  // namespace gsae

@@ -27,6 +27,8 @@ class RowOrder {
   void place(const std::vector<uint8_t>& keep, std::vector<int32_t>& index);
   // The slots of `rows` rows, which are free again from now on. At most held().
   void draw(int64_t rows, std::vector<int32_t>& index);
+  // The slots of `rows` rows that stay where they are: drawn with replacement, or the next ones in file order.
+  void sample(int64_t rows, std::vector<int32_t>& index) const;
 
  private:
   int64_t slots_;

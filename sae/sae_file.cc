@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
+#include "io/json.h"
 #include "io/npz.h"
 #include "io/output_file.h"
 #include "io/safetensors.h"
@@ -23,8 +23,8 @@ using Shape = std::vector<int64_t>;
 constexpr size_t kLargestConfig = size_t{1} << 24;
 constexpr int64_t kLargestSide = int64_t{1} << 28;  // of any array: products of two stay below 2^63
 
-Json read_json(const fs::path& path) {
-  const Json j = Json::parse(read_file(path.string(), kLargestConfig), nullptr, false);
+Json read_object(const fs::path& path) {
+  Json j = read_json(path.string(), kLargestConfig);
   if (!j.is_object()) throw Error(fmt::format("{}: is not a JSON object", path.string()));
   return j;
 }
@@ -110,7 +110,7 @@ LoadedSae load_npz(const std::string& path) {
   }
   check_values(sae);
   const fs::path config = fs::path(path).parent_path() / "config.json";
-  if (fs::exists(config)) sae.location = location_of_config(read_json(config));
+  if (fs::exists(config)) sae.location = location_of_config(read_object(config));
   sae.location.complete(location_of_path(fs::absolute(path).string()));
   return sae;
 }
@@ -136,7 +136,7 @@ void fold_decoder_bias(const SaeParameters& p) {
 // https://github.com/jbloomAus/SAELens, sae_lens/saes/jumprelu_sae.py
 LoadedSae load_saelens(const fs::path& dir) {
   const fs::path config = dir / "cfg.json";
-  const Json j = read_json(config);
+  const Json j = read_object(config);
   const Json metadata = j.contains("metadata") && j["metadata"].is_object() ? j["metadata"] : j;
   const auto refuse = [&](const std::string& what) { throw Error(fmt::format("{}: {}", config.string(), what)); };
 

@@ -18,10 +18,11 @@ TEST(RmsNormResidualCpu, IsTheComposition) {
   };
   for (const auto [n, d] : {Shape{1, 1}, Shape{5, 255}, Shape{35, 257}, Shape{33, 192}, Shape{2, 2304}})
     for (const DType h_type : {DType::kF32, DType::kBF16})
-      for (const DType weight_type : {DType::kF32, DType::kBF16}) {
+      for (const DType post_type : {DType::kF32, DType::kBF16}) {
+        const DType next_type = n % 2 ? DType::kBF16 : DType::kF32;
         const auto x0 = uniform(n * d, 1, DType::kF32, -40, 40), y0 = uniform(n * d, 2, DType::kF32, -3, 3);
-        Guarded post(ctx, weight_type, {d}, uniform(d, 3, weight_type, -1, 1));
-        Guarded next(ctx, weight_type, {d}, uniform(d, 4, weight_type, -1, 1));
+        Guarded post(ctx, post_type, {d}, uniform(d, 3, post_type, -1, 1));
+        Guarded next(ctx, next_type, {d}, uniform(d, 4, next_type, -1, 1));
         Guarded x(ctx, DType::kF32, {n, d}, x0), y(ctx, DType::kF32, {n, d}, y0), h(ctx, h_type, {n, d});
         Guarded want_x(ctx, DType::kF32, {n, d}, x0), normed(ctx, DType::kF32, {n, d}), want_h(ctx, h_type, {n, d});
         rms_norm(ctx, normed, y, post, kEps);
@@ -42,9 +43,8 @@ TEST(RmsNormResidualCpu, IsTheComposition) {
 TEST(RmsNormResidualCpu, RefusesWrongShapes) {
   Context ctx(Device::kCpu);
   Guarded x(ctx, DType::kF32, {2, 8}), y(ctx, DType::kF32, {2, 8}), h(ctx, DType::kBF16, {2, 8});
-  Guarded w(ctx, DType::kF32, {8}), narrow(ctx, DType::kBF16, {8}), small(ctx, DType::kF32, {1, 8});
+  Guarded w(ctx, DType::kF32, {8}), small(ctx, DType::kF32, {1, 8});
   EXPECT_THROW(rms_norm_residual(ctx, h, x, small, w, w, kEps), Error);
-  EXPECT_THROW(rms_norm_residual(ctx, h, x, y, w, narrow, kEps), Error);
   EXPECT_THROW(rms_norm_residual(ctx, h, x, y, w, {}, kEps), Error);
 }
 

@@ -8,7 +8,7 @@ them, so that the tests know the values without an oracle.
 OUT/dtypes.safetensors     a tensor (2, 3) of every dtype that torch writes, named as the dtype; scalar () and empty (0, 4)
                            F32; with metadata
 OUT/stored.npz             numpy.savez: f4 (2, 3), f8 (3, 2), f2 (6), i4 (6), scalar f4 ()
-OUT/deflated.npz           numpy.savez_compressed: W f4 (64, 32), h f2 (5), d f8 (5)
+OUT/deflated.npz           numpy.savez_compressed: W f4 (64, 32), h f2 (5), d f8 (5); FW (W) and Fd f8 (2, 3) in Fortran order
 OUT/zip64.npz              a member with a forced zip64 local header, stored, and one deflated
 OUT/fortran.npy            f4 (2, 3) in Fortran order
 OUT/version2.npy           i4 (6) with a version 2.0 header
@@ -45,7 +45,8 @@ def main(out):
     np.savez(f"{out}/stored.npz", f4=ramp(6).reshape(2, 3).astype("<f4"), f8=ramp(6).reshape(3, 2),
              f2=ramp(6).astype("<f2"), i4=integers(6).astype("<i4"), scalar=np.float32(2.5))
     np.savez_compressed(f"{out}/deflated.npz", W=ramp(2048).reshape(64, 32).astype("<f4"), h=ramp(5).astype("<f2"),
-                        d=ramp(5))
+                        d=ramp(5), FW=np.asfortranarray(ramp(2048).reshape(64, 32).astype("<f4")),
+                        Fd=np.asfortranarray(ramp(6).reshape(2, 3)))
     with zipfile.ZipFile(f"{out}/zip64.npz", "w", zipfile.ZIP_STORED) as z:
         member(z, "W_enc.npy", ramp(6).reshape(2, 3).astype("<f4"), True)
         z.compression = zipfile.ZIP_DEFLATED

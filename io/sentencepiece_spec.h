@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string_view>
+
+namespace gsae {
+
+// The settings in a SentencePiece model file that its library does not tell: those that decide
+// whether a text can be encoded in parts. Defaults as in sentencepiece_model.proto.
+struct SentencePieceSpec {
+  int model_type = 1;  // unigram; 2 is BPE
+  bool byte_fallback = false;
+  bool has_charsmap = false;  // the text is normalised by a table
+  bool add_dummy_prefix = true;
+  bool remove_extra_whitespaces = true;
+};
+
+// Reads them from the serialized ModelProto. What is not a well-formed message gives the defaults.
+SentencePieceSpec read_sentencepiece_spec(std::string_view model);
+
+}  // namespace gsae

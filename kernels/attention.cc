@@ -1,0 +1,255 @@
+#include "kernels/attention.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "kernels/checkf.h"
+#include "kernels/dispatch.h"
+#include "kernels/vector_math.h"
+
+namespace gsae {
+
+void attention(Context& ctx, Tensor out, Tensor q, Tensor k, Tensor v, const AttentionOptions& o) {
+  CHECKF(q.rank == 4 && k.rank == 4 && q.dtype == DType::kF32 && k.dtype == DType::kF32,
+         "attention: q {} must be f32 (B, Hq, T, dh) and k {} f32 (B, Hkv, T, dh)", q, k);
+  const int64_t batch = q.dim[0], heads = q.dim[1], length = q.dim[2], size = q.dim[3], kv_heads = k.dim[1];
+  CHECKF(k.is({batch, kv_heads, length, size}), "attention: q {} and k {} differ in B, T or dh", q, k);
+  CHECKF(v.is({batch, kv_heads, length, size}) && v.dtype == DType::kF32, "attention: v {} must match k {}", v, k);
+  CHECKF(kv_heads > 0 && heads % kv_heads == 0, "attention: the heads of q {} are no multiple of those of k {}", q, k);
+  CHECKF(length <= std::numeric_limits<int32_t>::max(), "attention: q {}: positions must fit 32 bits", q);
+  CHECKF(0 < size && size <= kMaxHeadSize, "attention: q {}: heads must have 1 to {} elements", q, kMaxHeadSize);
+  CHECKF(out.is({batch * length, heads * size}), "attention: out {} must be ({}, {})", out, batch * length,
+         heads * size);
+  CHECKF(std::isfinite(o.scale) && o.softcap >= 0 && o.window >= 0,
+         "attention: scale {} must be finite, softcap {} and window {} at least 0", o.scale, o.softcap, o.window);
+  if (out.size() == 0) return;
+  GSAE_DISPATCH(ctx.device(), attention(ctx, out, q, k, v, o));
+}
+
+namespace {
+
+// Queries lie across the lanes of vectors: a panel of two vectors of queries meets one key per row. Then keys and
+// values are read as they are, an element at a time, broadcast; the maximum and the sum over keys run down the lanes;
+// and only queries and results are transposed, once each.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kRows = 12;  // 24 of 32 registers accumulate
+#else
+constexpr int kLanes = 8, kRows = 6;  // 12 of 16
+#endif
+constexpr int kPanel = 2 * kLanes;
+constexpr int64_t kKeys = 128;  // a tile's: its scores and a block of values stay in the nearest cache
+
+using Vec [[gnu::vector_size(4 * kLanes)]] = float;
+using Mask [[gnu::vector_size(4 * kLanes)]] = int32_t;
+
+inline Vec load(const float* p) {
+  Vec x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+}
+
+// c[i] = c[i] * factor + sum_l a[i * row + l * step] * b[l] for i < M; c and b are rows of a panel. Without
+// kAccumulate, c and factor are not read.
+template <int M, bool kAccumulate>
+inline void product_rows(float* c, const float* a, int64_t row, int64_t step, const float* b, int64_t depth,
+                         const float* factor) {
+  Vec left[M], right[M];  // registers: every index is a constant once the loops are unrolled
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i) {
+    left[i] = kAccumulate ? load(c + i * kPanel) * load(factor) : Vec{};
+    right[i] = kAccumulate ? load(c + i * kPanel + kLanes) * load(factor + kLanes) : Vec{};
+  }
+  for (int64_t l = 0; l < depth; ++l, a += step, b += kPanel) {
+    const Vec b0 = load(b), b1 = load(b + kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i) {
+      const float x = a[i * row];
+      left[i] += x * b0;
+      right[i] += x * b1;
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i) {
+    std::memcpy(c + i * kPanel, &left[i], sizeof(Vec));
+    std::memcpy(c + i * kPanel + kLanes, &right[i], sizeof(Vec));
+  }
+}
+
+template <int M, bool kAccumulate, class... Args> inline void product_rest(int64_t m, Args... args) {
+  if (m == M) return product_rows<M, kAccumulate>(args...);
+  if constexpr (M > 1) product_rest<M - 1, kAccumulate>(m, args...);
+}
+
+template <bool kAccumulate>
+void product(float* c, int64_t m, const float* a, int64_t row, int64_t step, const float* b, int64_t depth,
+             const float* factor) {
+  for (; m >= kRows; m -= kRows, a += kRows * row, c += kRows * kPanel)
+    product_rows<kRows, kAccumulate>(c, a, row, step, b, depth, factor);
+  product_rest<kRows - 1, kAccumulate>(m, c, a, row, step, b, depth, factor);
+}
+
+// One step of a transposition: in every 2 x 2 block of blocks of kBlock x kBlock, exchanges the two off the diagonal.
+template <int kBlock, int... kLane> inline void exchange(Vec* x, std::integer_sequence<int, kLane...>) {
+  constexpr Mask kUpper = {(kLane & kBlock ? kLane - kBlock + kLanes : kLane)...};
+  constexpr Mask kLower = {(kLane & kBlock ? kLane + kLanes : kLane + kBlock)...};
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if (i & kBlock) continue;
+    const Vec a = x[i], b = x[i + kBlock];
+    x[i] = __builtin_shuffle(a, b, kUpper);
+    x[i + kBlock] = __builtin_shuffle(a, b, kLower);
+  }
+}
+
+inline void transpose(Vec (&x)[kLanes]) {
+  constexpr auto kEach = std::make_integer_sequence<int, kLanes>();
+  exchange<1>(x, kEach);
+  exchange<2>(x, kEach);
+  exchange<4>(x, kEach);
+  if constexpr (kLanes > 8) exchange<8 % kLanes>(x, kEach);
+}
+
+// kLanes queries of one head at consecutive positions.
+struct Group {
+  int64_t head = 0, position = 0;
+  int64_t count = 0;  // before the sequence ends; the other lanes repeat the last and are dropped
+};
+
+// panel[c][lane] = scale * q[lane][c]
+void pack_queries(float* panel, const float* q, const Group& g, int64_t size, float scale) {
+  const float* row[kLanes];
+  for (int64_t lane = 0; lane < kLanes; ++lane) row[lane] = q + (lane < g.count ? lane : g.count - 1) * size;
+  int64_t c = 0;
+  for (; c + kLanes <= size; c += kLanes) {
+    Vec x[kLanes];
+#pragma GCC unroll 16
+    for (int lane = 0; lane < kLanes; ++lane) x[lane] = load(row[lane] + c) * scale;
+    transpose(x);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) std::memcpy(panel + (c + i) * kPanel, &x[i], sizeof x[i]);
+  }
+  for (; c < size; ++c)
+    for (int lane = 0; lane < kLanes; ++lane) panel[c * kPanel + lane] = row[lane][c] * scale;
+}
+
+// out[lane * stride + c] = panel[c][lane] / sum[lane]
+template <class T>
+void unpack(T* out, int64_t stride, const float* panel, const float* sum, const Group& g, int64_t size) {
+  const Vec inverse = 1.0f / load(sum);
+  int64_t c = 0;
+  for (; c + kLanes <= size; c += kLanes) {
+    Vec x[kLanes];
+    for (int i = 0; i < kLanes; ++i) x[i] = load(panel + (c + i) * kPanel) * inverse;
+    transpose(x);
+    for (int lane = 0; lane < g.count; ++lane) {
+      T* to = out + lane * stride + c;
+#pragma omp simd
+      for (int i = 0; i < kLanes; ++i) store(to + i, x[lane][i]);
+    }
+  }
+  for (; c < size; ++c)
+    for (int lane = 0; lane < g.count; ++lane) store(out + lane * stride + c, panel[c * kPanel + lane] * inverse[lane]);
+}
+
+// What one thread works in: 80 KiB at most, on its stack.
+struct alignas(64) Scratch {
+  float queries[kMaxHeadSize * kPanel];
+  float result[kMaxHeadSize * kPanel];
+  float scores[kKeys * kPanel];  // then probabilities
+  float max[kPanel], sum[kPanel], factor[kPanel];
+  int32_t position[kPanel];
+};
+
+// The scores of keys [key, key + count) become exp(score - max), with score = cap * tanh(score) under a cap; max, sum
+// and factor, what the results so far have to be multiplied by, follow.
+template <bool kCapped> void softmax(Scratch& s, int64_t key, int64_t count, int32_t window, float cap) {
+  float max[kPanel], sum[kPanel] = {};
+  std::memcpy(max, s.max, sizeof max);
+  for (int64_t j = 0; j < count; ++j) {
+    float* row = s.scores + j * kPanel;
+    const auto at = static_cast<int32_t>(key + j);
+#pragma omp simd
+    for (int lane = 0; lane < kPanel; ++lane) {
+      const float score = kCapped ? cap * vector_tanh(row[lane]) : row[lane];
+      const int32_t back = s.position[lane] - at;
+      // the last key is at back = 0, the first at window - 1; what comes later wraps to a large number
+      const bool seen = static_cast<uint32_t>(back) < static_cast<uint32_t>(window);
+      row[lane] = seen ? score : -std::numeric_limits<float>::infinity();
+      max[lane] = row[lane] > max[lane] ? row[lane] : max[lane];
+    }
+  }
+  for (int64_t j = 0; j < count; ++j) {
+#pragma omp simd
+    for (int lane = 0; lane < kPanel; ++lane) {
+      const float p = vector_exp(s.scores[j * kPanel + lane] - max[lane]);
+      s.scores[j * kPanel + lane] = p;
+      sum[lane] += p;
+    }
+  }
+#pragma omp simd
+  for (int lane = 0; lane < kPanel; ++lane) {
+    s.factor[lane] = vector_exp(s.max[lane] - max[lane]);
+    s.sum[lane] = s.sum[lane] * s.factor[lane] + sum[lane];
+    s.max[lane] = max[lane];
+  }
+}
+
+}  // namespace
+
+void cpu::attention(Context&, Tensor out, Tensor q, Tensor k, Tensor v, const AttentionOptions& o) {
+  const int64_t heads = q.dim[1], length = q.dim[2], size = q.dim[3], kv_heads = k.dim[1], share = heads / kv_heads;
+  const int64_t blocks = (length + kLanes - 1) / kLanes;
+  const int64_t panels = (blocks * share + 1) / 2;  // of a key head: the query heads of a block, then the next block
+  const float scale = o.softcap > 0 ? o.scale / o.softcap : o.scale;
+  const int64_t window = o.window > 0 ? std::min(o.window, length) : length;
+  const auto softmax_tile = o.softcap > 0 ? softmax<true> : softmax<false>;
+  dispatch_float(out.dtype, [&]<class T>() {
+  // Panels differ in work, the last ones see most keys; each is a thread's own, so who takes which changes nothing.
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t item = 0; item < q.dim[0] * kv_heads * panels; ++item) {
+      const int64_t panel = panels - 1 - item % panels, kv = item / panels;  // kv: of all B * Hkv
+      const int64_t sequence = kv / kv_heads, first_head = kv % kv_heads * share;
+      Scratch s;
+      Group groups[2];
+      int64_t first = length, last = 0;  // of the panel's positions
+      for (int64_t h = 0; h < 2; ++h) {
+        const int64_t g = panel * 2 + h;
+        const bool beyond = g >= blocks * share;
+        Group& group = groups[h];
+        group = beyond ? groups[0] : Group{.head = first_head + g % share, .position = g / share * kLanes};
+        group.count = std::min<int64_t>(kLanes, length - group.position);
+        pack_queries(s.queries + h * kLanes,
+                     q.data<float>() + ((sequence * heads + group.head) * length + group.position) * size, group, size,
+                     scale);
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+          s.position[h * kLanes + lane] =
+              static_cast<int32_t>(group.position + std::min<int64_t>(lane, group.count - 1));
+        }
+        first = std::min(first, group.position);
+        last = std::max(last, group.position + group.count - 1);
+        if (beyond) group.count = 0;
+      }
+      std::fill_n(s.result, size * kPanel, 0.0f);
+      std::fill_n(s.sum, kPanel, 0.0f);
+      std::fill_n(s.max, kPanel, std::numeric_limits<float>::lowest());  // finite: -inf - -inf would be NaN
+
+      const float *keys = k.data<float>() + kv * length * size, *values = v.data<float>() + kv * length * size;
+      for (int64_t j = std::max<int64_t>(0, first - window + 1), count; j <= last; j += count) {
+        count = std::min(kKeys, last + 1 - j);
+        product<false>(s.scores, count, keys + j * size, size, 1, s.queries, size, nullptr);
+        softmax_tile(s, j, count, static_cast<int32_t>(window), o.softcap);
+        product<true>(s.result, size, values + j * size, 1, size, s.scores, count, s.factor);
+      }
+
+      for (int64_t h = 0; h < 2; ++h) {
+        const Group& g = groups[h];
+        unpack(out.data<T>() + (sequence * length + g.position) * heads * size + g.head * size, heads * size,
+               s.result + h * kLanes, s.sum + h * kLanes, g, size);
+      }
+    }
+  });
+}
+
+}  // namespace gsae

@@ -1,0 +1,41 @@
+#pragma once
+
+#include "kernels/context.h"
+#include "kernels/tensor.h"
+
+namespace gsae {
+
+struct AttentionOptions {
+  float scale;         // of the scores; Gemma 2: query_pre_attn_scalar^-1/2
+  float softcap = 0;   // 0: none
+  int64_t window = 0;  // 0: every earlier position; else the last `window` positions, the query's own among them
+};
+
+// Causal attention of grouped query heads, softcapped before the mask:
+//
+//   s[i,j] = cap * tanh(scale * (q[i] . k[j]) / cap)     for j <= i and, with a window, j > i - window
+//   out[i] = sum_j softmax_j(s[i,j]) v[j]
+//
+//   out   (B * T, Hq * dh)  f32 or bf16 (rounded once): a token's heads side by side, as o_proj takes them
+//   q     (B, Hq, T, dh)    f32
+//   k, v  (B, Hkv, T, dh)   f32; query head h reads head h / (Hq / Hkv)
+//
+// dh is at most kMaxHeadSize. Products and sums in f32. Memory does not grow with T: the scores exist a tile at a
+// time, and keys that no query of a tile sees are never touched. Every output is computed by one thread in an order
+// that depends on the shape alone. 4 * dh FLOP, one exp and (with a cap) one tanh for each of the B * Hq * pairs
+// scores, where pairs = sum_i min(i + 1, window).
+//
+// Softcap and windows: Gemma 2, arXiv:2408.00118. Softmax in one pass: Milakov & Gimelshein, arXiv:1805.02867; tiles:
+// FlashAttention, arXiv:2205.14135.
+void attention(Context& ctx, Tensor out, Tensor q, Tensor k, Tensor v, const AttentionOptions& options);
+
+constexpr int64_t kMaxHeadSize = 256;
+
+namespace cpu {
+void attention(Context& ctx, Tensor out, Tensor q, Tensor k, Tensor v, const AttentionOptions& options);
+}
+namespace cuda {
+void attention(Context& ctx, Tensor out, Tensor q, Tensor k, Tensor v, const AttentionOptions& options);
+}
+
+}  // namespace gsae

@@ -1,0 +1,33 @@
+#pragma once
+
+#include "kernels/context.h"
+#include "kernels/tensor.h"
+
+namespace gsae {
+
+// The language model's loss per token, from the final hidden states, without ever holding all logits:
+//
+//   l[r,:]  = cap * tanh((h[r] E^T) / cap)
+//   nll[r]  = log(sum_v exp(l[r,v])) - l[r,target[r]]
+//
+//   nll      (n)              f32
+//   h        (n, d)           f32 or bf16: the precision of the product's operands
+//   table    (V, d)           f32 or bf16: E, the tied embedding
+//   targets  (n)              i32 in [0, V), or -1: no loss, nll = 0; anything else is an Error
+//   cap                       0: none
+//   scratch  (rows, columns)  f32, any size: logits of `rows` tokens and `columns` words at a time
+//
+// Products and exponentials in f32, their sum over the vocabulary in f64. 2 * n * d * V FLOP; the table is read once
+// for every `rows` tokens (on cpu for every 1024 at most), so more rows are faster.
+//
+// The softmax in one pass over chunks: Milakov & Gimelshein, arXiv:1805.02867. The cap: Gemma 2, arXiv:2408.00118.
+void lm_loss(Context& ctx, Tensor nll, Tensor h, Tensor table, Tensor targets, float cap, Tensor scratch);
+
+namespace cpu {
+void lm_loss(Context& ctx, Tensor nll, Tensor h, Tensor table, Tensor targets, float cap, Tensor scratch);
+}
+namespace cuda {
+void lm_loss(Context& ctx, Tensor nll, Tensor h, Tensor table, Tensor targets, float cap, Tensor scratch);
+}
+
+}  // namespace gsae

@@ -1,0 +1,212 @@
+#include "model/gemma2.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "kernels/add.h"
+#include "kernels/attention.h"
+#include "kernels/checkf.h"
+#include "kernels/convert.h"
+#include "kernels/embedding.h"
+#include "kernels/geglu.h"
+#include "kernels/lm_loss.h"
+#include "kernels/matmul.h"
+#include "kernels/next_tokens.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rms_norm_residual.h"
+#include "kernels/rope.h"
+#include "kernels/softcap.h"
+
+namespace gsae {
+
+// The hooks of one forward pass, and where it may stop.
+class Gemma2::Pass {
+ public:
+  Pass(std::span<const Hook> hooks, int64_t layers, bool to_the_end) : hooks_(hooks) {
+    for (const Hook& hook : hooks) {
+      CHECKF(0 <= hook.layer && hook.layer < layers, "forward: hook at layer {}: the model has layers 0 to {}",
+             hook.layer, layers - 1);
+      last_ = std::max(last_, place(hook.site, hook.layer));
+    }
+    if (to_the_end) last_ = place(Site::kAtt, layers);  // beyond: the head
+  }
+
+  bool goes_beyond(Site site, int64_t layer) const { return last_ > place(site, layer); }
+  bool stops_before(Site site, int64_t layer) const { return last_ < place(site, layer); }
+  bool taps(Site site, int64_t layer) const {
+    return std::any_of(hooks_.begin(), hooks_.end(), [&](const Hook& k) { return k.site == site && k.layer == layer; });
+  }
+  bool edits(Site site, int64_t layer) const {
+    return std::any_of(hooks_.begin(), hooks_.end(),
+                       [&](const Hook& k) { return k.site == site && k.layer == layer && k.edits; });
+  }
+
+  // Calls the hooks of a site; `scratch` holds an f32 copy of bf16 rows while they are edited.
+  // Returns whether anything after this site is wanted.
+  bool visit(Context& ctx, Site site, int64_t layer, Tensor rows, Tensor scratch = {}) const {
+    for (const Hook& hook : hooks_) {
+      if (hook.site != site || hook.layer != layer) continue;
+      if (!hook.edits || rows.dtype == DType::kF32) {
+        hook.call(ctx, rows);
+        continue;
+      }
+      convert(ctx, scratch, rows);
+      hook.call(ctx, scratch);
+      convert(ctx, rows, scratch);
+    }
+    return goes_beyond(site, layer);
+  }
+
+ private:
+  static int64_t place(Site site, int64_t layer) { return layer * 6 + static_cast<int64_t>(site); }
+
+  std::span<const Hook> hooks_;
+  int64_t last_ = -1;
+};
+
+Gemma2::Activations::Activations(Arena& arena, const GemmaConfig& c, DType compute, int64_t batch, int64_t length)
+    : B(batch), T(length) {
+  const int64_t n = B * T, d = c.width, dh = c.head_width;
+  x = arena.take("residual stream", DType::kF32, {n, d});
+  h = arena.take("norm output", compute, {n, d});
+  qkv = arena.take("q, k, v", DType::kF32, {n, (c.heads + 2 * c.kv_heads) * dh});
+  q = arena.take("queries by head", DType::kF32, {B, c.heads, T, dh});
+  k = arena.take("keys by head", DType::kF32, {B, c.kv_heads, T, dh});
+  v = arena.take("values by head", DType::kF32, {B, c.kv_heads, T, dh});
+  att = arena.take("attention output", compute, {n, c.heads * dh});
+  y = arena.take("block output", DType::kF32, {n, d});
+  gate_up = arena.take("gate and up", DType::kF32, {n, 2 * c.ffn});
+  ffn = arena.take("GeGLU output", compute, {n, c.ffn});
+  rope = arena.take("rotary angles", DType::kF32, {T, 2, dh / 2});
+  targets = arena.take("next tokens", DType::kI32, {B, T});
+}
+
+namespace {
+
+// The first elements of `t`, its leading dimension(s) cut down.
+Tensor first(Tensor t, std::initializer_list<int64_t> shape) {
+  std::copy(shape.begin(), shape.end(), t.dim.begin());
+  t.rank = static_cast<int>(shape.size());
+  return t;
+}
+
+}  // namespace
+
+Gemma2::Activations Gemma2::Activations::part(int64_t batch, int64_t length) const {
+  Activations a = *this;
+  a.B = batch, a.T = length;
+  const int64_t n = batch * length;
+  for (Tensor* t : {&a.x, &a.h, &a.qkv, &a.att, &a.y, &a.gate_up, &a.ffn}) *t = t->rows(0, n);
+  for (Tensor* t : {&a.q, &a.k, &a.v}) *t = first(*t, {batch, t->dim[1], length, t->dim[3]});
+  a.targets = first(targets, {batch, length});
+  return a;
+}
+
+Gemma2::Gemma2(Context& ctx, const std::string& dir, DType compute)
+    : config_(read_config(dir)), compute_(compute), weights_(ctx, dir, config_) {
+  CHECKF(compute == DType::kF32 || compute == DType::kBF16, "the model computes in f32 or bf16, not in {}",
+         name(compute));
+}
+
+int64_t Gemma2::site_width(Site s) const {
+  return s == Site::kAtt ? config_.heads * config_.head_width : config_.width;
+}
+
+void Gemma2::forward(Context& ctx, Activations& all, Tensor tokens, std::span<const Hook> hooks, Tensor nll,
+                     Tensor logits) const {
+  CHECKF(tokens.rank == 2 && 0 < tokens.dim[0] && tokens.dim[0] <= all.B && 0 < tokens.dim[1] && tokens.dim[1] <= all.T,
+         "forward: tokens {} must be (B, T), up to ({}, {})", tokens, all.B, all.T);
+  CHECKF(all.h.dtype == compute_, "forward: activations laid out for {}, the model computes in {}", name(all.h.dtype),
+         name(compute_));
+  const Pass pass(hooks, config_.layers, nll || logits);
+  if (pass.stops_before(Site::kPre, 0)) return;
+  if (!all.rope_is_filled) rope_table(ctx, all.rope, config_.rope_theta);
+  all.rope_is_filled = true;
+  const Activations a = all.part(tokens.dim[0], tokens.dim[1]);
+
+  // x = E[token] * sqrt(d), the factor rounded as the published model rounds it
+  const float root = std::sqrt(static_cast<float>(config_.width));
+  embedding(ctx, a.x, weights_.embedding, tokens, compute_ == DType::kBF16 ? to_float(to_bf16(root)) : root);
+  if (!pass.visit(ctx, Site::kPre, 0, a.x)) return;
+  rms_norm(ctx, a.h, a.x, weights_.layers[0].norm_in, static_cast<float>(config_.norm_eps));
+  for (int64_t layer = 0; layer < config_.layers; ++layer)
+    if (!run_layer(ctx, a, layer, pass)) return;
+  run_head(ctx, a, tokens, nll, logits);
+}
+
+// One layer, from h = norm_in(x) to h = the norm that follows it. Returns whether the pass goes on.
+bool Gemma2::run_layer(Context& ctx, const Activations& a, int64_t layer, const Pass& pass) const {
+  weights_.require_finite(ctx, layer);
+  const GemmaConfig& c = config_;
+  const LayerWeights& w = weights_.layers[layer];
+
+  // q, k, v = h Wq, h Wk, h Wv;  q, k = rope(q), rope(k)
+  linear(ctx, a.qkv, a.h, std::array{w.q, w.k, w.v});
+  rope_split(ctx, a.q, a.k, a.v, a.qkv, a.rope);
+  // att = softmax(cap tanh(q . k scale / cap), masked) v
+  attention(ctx, a.att, a.q, a.k, a.v,
+            {.scale = static_cast<float>(c.query_scale),
+             .softcap = static_cast<float>(c.attention_cap),
+             .window = c.sliding[layer] ? c.window : 0});
+  if (!pass.visit(ctx, Site::kAtt, layer, a.att, first(a.qkv, {a.att.dim[0], a.att.dim[1]}))) return false;
+
+  // x += norm_post_att(att Wo);  m = norm_pre_ffw(x)
+  linear(ctx, a.y, a.att, std::array{w.o});
+  if (!add_norm(ctx, a, Site::kAttnOut, layer, w.norm_post_att, a.h, w.norm_pre_ffw, pass)) return false;
+  if (!pass.visit(ctx, Site::kMlpIn, layer, a.h, a.y)) return false;
+
+  // y = (gelu_tanh(m Wgate) * (m Wup)) Wdown
+  linear(ctx, a.gate_up, a.h, std::array{w.gate, w.up});
+  geglu(ctx, a.ffn, a.gate_up);
+  linear(ctx, a.y, a.ffn, std::array{w.down});
+
+  // x += norm_post_ffw(y);  h = the next layer's norm_in(x), or norm_final(x)
+  const bool last = layer + 1 == c.layers;
+  const Tensor next = last ? weights_.final_norm : weights_.layers[layer + 1].norm_in;
+  const bool edits_x = pass.edits(Site::kRes, layer) || pass.edits(Site::kPre, layer + 1);
+  const bool norm_now = !edits_x && pass.goes_beyond(Site::kPre, layer + 1);
+  if (!add_norm(ctx, a, Site::kMlp, layer, w.norm_post_ffw, norm_now ? a.h : Tensor{}, next, pass)) return false;
+  if (!pass.visit(ctx, Site::kRes, layer, a.x)) return false;
+  if (!last && !pass.visit(ctx, Site::kPre, layer + 1, a.x)) return false;
+  if (edits_x) rms_norm(ctx, a.h, a.x, next, static_cast<float>(c.norm_eps));
+  return true;
+}
+
+// x += norm(y; post), norm(y) being the site;  h = norm(x; next), unless h is empty. In one pass over
+// the rows where no hook is at the site.
+bool Gemma2::add_norm(Context& ctx, const Activations& a, Site site, int64_t layer, Tensor post, Tensor h, Tensor next,
+                      const Pass& pass) const {
+  const float eps = static_cast<float>(config_.norm_eps);
+  if (!pass.taps(site, layer)) {
+    rms_norm_residual(ctx, h, a.x, a.y, post, next, eps);
+    return true;
+  }
+  rms_norm(ctx, a.y, a.y, post, eps);
+  if (!pass.visit(ctx, site, layer, a.y)) return false;
+  add(ctx, a.x, a.y);
+  if (h) rms_norm(ctx, h, a.x, next, eps);
+  return true;
+}
+
+// logits = cap tanh((h E^T) / cap), h = norm_final(x)
+void Gemma2::run_head(Context& ctx, const Activations& a, Tensor tokens, Tensor nll, Tensor logits) const {
+  weights_.require_finite_embedding(ctx);
+  const float cap = static_cast<float>(config_.logit_cap);
+  if (logits) {
+    linear(ctx, logits, a.h, std::array{weights_.embedding});
+    if (cap > 0) softcap(ctx, logits, cap);
+  }
+  if (nll) {
+    next_tokens(ctx, a.targets, tokens);
+    // gate_up is free by now; a tile of logits that stays in the cache is faster than all of it
+    const int64_t n = a.B * a.T, rows = std::min<int64_t>(n, 1024);
+    const int64_t columns = std::min<int64_t>(a.gate_up.size() / rows, 1024);
+    lm_loss(ctx, nll.reshape({n}), a.h, weights_.embedding, a.targets.reshape({n}), cap,
+            first(a.gate_up, {rows, columns}));
+  }
+}
+
+}  // namespace gsae

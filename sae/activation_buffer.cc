@@ -1,0 +1,77 @@
+#include "sae/activation_buffer.h"
+
+#include <cmath>
+#include <numeric>
+
+#include "kernels/checkf.h"
+#include "kernels/elementwise.h"
+#include "kernels/rows.h"
+#include "kernels/statistics.h"
+
+namespace gsae {
+
+ActivationBuffer::ActivationBuffer(Arena& arena, int64_t slots, int64_t width, DType dtype, int64_t chunk,
+                                   int64_t batch, uint64_t seed, bool shuffle)
+    : order_(slots, seed, shuffle),
+      table_(arena.take("activation buffer", dtype, {slots, width})),
+      arriving_(arena.take("arriving rows", DType::kI32, {chunk})),
+      leaving_(arena.take("leaving rows", DType::kI32, {batch})),
+      sum_(arena.take("calibration sum", DType::kF64, {width})),
+      square_(arena.take("calibration square", DType::kF64, {1})) {
+  CHECKF(slots >= chunk && slots >= batch,
+         "a buffer of {} rows is smaller than what arrives ({}) or leaves ({}) at once", slots, chunk, batch);
+}
+
+void ActivationBuffer::expect(Context& ctx, const std::vector<uint8_t>& keep) {
+  order_.place(keep, index_);
+  copy(ctx, arriving_.rows(0, static_cast<int64_t>(index_.size())),
+       view(index_.data(), {static_cast<int64_t>(index_.size())}));
+}
+
+void ActivationBuffer::write(Context& ctx, Tensor rows, int64_t first_row) {
+  scatter_rows(ctx, table_, rows, arriving_.rows(first_row, first_row + rows.dim[0]));
+}
+
+void ActivationBuffer::draw(Context& ctx, Tensor x, double C) {
+  order_.draw(x.dim[0], index_);
+  gather(ctx, x, C);
+}
+
+void ActivationBuffer::sample(Context& ctx, Tensor x, double C) {
+  order_.sample(x.dim[0], index_);
+  gather(ctx, x, C);
+}
+
+void ActivationBuffer::gather(Context& ctx, Tensor x, double C) {
+  const Tensor leaving = leaving_.rows(0, x.dim[0]);
+  copy(ctx, leaving, view(index_.data(), {x.dim[0]}));
+  gather_rows(ctx, x, table_, leaving, static_cast<float>(1 / C));
+}
+
+double ActivationBuffer::calibrate(Context& ctx, int64_t rows, Tensor x) const {
+  // The first `held` slots are filled as long as nothing has been drawn.
+  const int64_t total = std::min(rows, held()), batch = std::min(x.dim[0], leaving_.dim[0]);
+  CHECKF(total > 0, "calibration needs activations: the buffer is empty");
+  std::vector<int32_t> index(batch);
+  fill_zero(ctx, sum_);
+  fill_zero(ctx, square_);
+  for (int64_t begin = 0; begin < total; begin += batch) {
+    const int64_t n = std::min(batch, total - begin);
+    std::iota(index.begin(), index.begin() + n, static_cast<int32_t>(begin));
+    copy(ctx, leaving_.rows(0, n), view(index.data(), {n}));
+    gather_rows(ctx, x.rows(0, n), table_, leaving_.rows(0, n), 1);
+    add_moments(ctx, sum_, square_, x.rows(0, n));
+  }
+  double square = 0;
+  Tensor host = view(&square, {1});
+  copy(ctx, host, square_);
+  ctx.synchronize();
+  const double C = std::sqrt(square / static_cast<double>(total));
+  CHECKF(std::isfinite(C) && C > 0,
+         "the activations of the first {} rows have a root mean square norm of {}: they hold NaN or infinity, or "
+         "nothing at all; check the model's weights (gemma_sae info MODEL)",
+         total, C);
+  return C;
+}
+
+}  // namespace gsae

@@ -1,0 +1,147 @@
+#include "kernels/lm_loss.h"
+
+#include <omp.h>
+
+#include "tests/harness.h"
+
+namespace gsae::test {
+namespace {
+
+Tensor ints(std::vector<int32_t>& v) { return view(v.data(), {static_cast<int64_t>(v.size())}); }
+
+struct Case {
+  const char* name;
+  int64_t n, d, vocabulary, rows, columns;
+  float cap;
+  float reach;  // of h; the table is in [-1, 1)
+  DType h = DType::kF32, table = DType::kF32;
+  friend void PrintTo(const Case& c, std::ostream* os) { *os << c.name; }
+};
+
+struct Operands {
+  explicit Operands(const Case& c)
+      : h(uniform(c.n * c.d, 1, c.h, -c.reach, c.reach)), table(uniform(c.vocabulary * c.d, 2, c.table, -1, 1)) {
+    // the first word, the last, none, and any
+    for (int64_t r = 0; r < c.n; ++r) {
+      const int64_t any = (r * 7919) % c.vocabulary;
+      targets.push_back(static_cast<int32_t>(r % 5 == 0 ? c.vocabulary - 1 : r % 5 == 1 ? 0 : r % 5 == 2 ? -1 : any));
+    }
+  }
+  std::vector<float> h, table;
+  std::vector<int32_t> targets;
+};
+
+std::vector<float> run(const Case& c, Operands& x) {
+  Context ctx(Device::kCpu);
+  Guarded h(ctx, c.h, {c.n, c.d}, x.h), table(ctx, c.table, {c.vocabulary, c.d}, x.table),
+      scratch(ctx, DType::kF32, {c.rows, c.columns}), nll(ctx, DType::kF32, {c.n});
+  lm_loss(ctx, nll, h, table, ints(x.targets), c.cap, scratch);
+  scratch.read();  // its canaries
+  return nll.read();
+}
+
+class LmLoss : public testing::TestWithParam<Case> {};
+
+// The definition in doubles. A logit is off by sqrt(d) roundings of its terms at most (generous for random signs), by
+// the cap's 4e-7 and two roundings; the log-sum-exp by no more than its worst logit, plus 2 ulp of exp; the result
+// rounds once. Where h is bf16 and the table is not, the table is rounded to bf16 first, by contract.
+TEST_P(LmLoss, MatchesReference) {
+  const Case& c = GetParam();
+  Operands x(c);
+  std::vector<double> want(c.n), bound(c.n);
+  constexpr double kUlp = 0x1p-23;
+  for (int64_t r = 0; r < c.n; ++r) {
+    std::vector<double> l(c.vocabulary);
+    double max = -HUGE_VAL, error = 0;
+    for (int64_t v = 0; v < c.vocabulary; ++v) {
+      double terms = 0;
+      for (int64_t i = 0; i < c.d; ++i) {
+        const float e = x.table[v * c.d + i];
+        const double t = double(x.h[r * c.d + i]) * (c.h == DType::kBF16 ? to_float(to_bf16(e)) : e);
+        l[v] += t, terms += std::fabs(t);
+      }
+      double e = std::sqrt(double(c.d)) * kUlp * terms;
+      if (c.cap > 0) {
+        const double t = std::tanh(l[v] / c.cap);
+        e = e * (1 - t * t) + c.cap * std::fabs(t) * (4e-7 + 2 * kUlp);
+        l[v] = c.cap * t;
+      }
+      error = std::max(error, e + kUlp * std::fabs(l[v]));
+      max = std::max(max, l[v]);
+    }
+    double sum = 0;
+    for (const double v : l) sum += std::exp(v - max);
+    want[r] = x.targets[r] < 0 ? 0 : max + std::log(sum) - l[x.targets[r]];
+    bound[r] = 2 * error + 2 * kUlp + kUlp * std::fabs(want[r]);
+  }
+  expect_close(run(c, x), want, 0, 1, bound);
+}
+
+TEST_P(LmLoss, ThreadsDoNotMatter) {
+  const Case& c = GetParam();
+  Operands x(c);
+  const int threads = omp_get_max_threads();
+  omp_set_num_threads(1);
+  const auto one = run(c, x);
+  omp_set_num_threads(2);
+  const auto two = run(c, x);
+  omp_set_num_threads(threads);
+  EXPECT_EQ(one, two);
+}
+
+// Chunks that divide the vocabulary, do not, are one word, are wider than it; blocks of one row, ragged, more than
+// there are, more than the op takes at once; logits far beyond the cap and beyond exp; both dtypes.
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, LmLoss,
+    testing::Values(Case{"one_of_each", 1, 1, 1, 1, 1, 30, 1}, Case{"chunks_whole", 10, 16, 96, 5, 32, 30, 4},
+                    Case{"chunks_ragged", 11, 16, 101, 4, 32, 30, 4}, Case{"chunks_of_one", 7, 8, 13, 3, 1, 30, 4},
+                    Case{"chunk_wider", 7, 24, 50, 100, 64, 0, 1}, Case{"no_cap", 9, 32, 333, 4, 100, 0, 2},
+                    Case{"beyond_the_cap", 12, 64, 300, 8, 77, 30, 60}, Case{"beyond_exp", 12, 64, 300, 8, 77, 0, 60},
+                    Case{"many_rows", 1500, 8, 40, 1200, 12, 30, 4},
+                    Case{"bf16", 20, 64, 257, 16, 100, 30, 8, DType::kBF16, DType::kBF16},
+                    Case{"table_bf16", 20, 64, 257, 16, 100, 30, 8, DType::kF32, DType::kBF16},
+                    Case{"h_bf16", 20, 64, 257, 16, 100, 30, 8, DType::kBF16, DType::kF32}),
+    [](const auto& p) { return p.param.name; });
+
+// By hand: equal logits give log V.
+TEST(LmLossOp, EqualLogitsGiveLogV) {
+  Case c{"", 3, 4, 1000, 2, 300, 30, 1};
+  Operands x(c);
+  std::fill(x.h.begin(), x.h.end(), 0.0f);
+  x.targets = {0, 999, -1};
+  const float log_v = std::log(1000.0f);
+  expect_close(run(c, x), std::vector{log_v, log_v, 0.0f}, 2e-7);
+}
+
+TEST(LmLossOp, NanIsNotHidden) {
+  Case c{"", 4, 4, 50, 2, 16, 30, 1};
+  Operands x(c);
+  x.targets = {1, 2, 3, 4};
+  x.table[49 * 4] = std::numeric_limits<float>::quiet_NaN();  // of a word that is no row's target
+  for (const float y : run(c, x)) EXPECT_TRUE(std::isnan(y));
+}
+
+TEST(LmLossOp, RefusesTargetsOutsideTheVocabulary) {
+  Case c{"", 3, 4, 50, 2, 16, 30, 1};
+  Operands x(c);
+  x.targets = {0, 49, 50};
+  EXPECT_THROW(run(c, x), Error);
+  x.targets = {0, -2, 49};
+  EXPECT_THROW(run(c, x), Error);
+  x.targets = {0, 1};
+  EXPECT_THROW(run(c, x), Error);
+}
+
+TEST(LmLossOp, RefusesWhatDoesNotFit) {
+  Context ctx(Device::kCpu);
+  std::vector<int32_t> targets{0, 0, 0};
+  Guarded nll(ctx, DType::kF32, {3}), h(ctx, DType::kF32, {3, 8}), table(ctx, DType::kF32, {10, 8}),
+      scratch(ctx, DType::kF32, {2, 4});
+  EXPECT_THROW(lm_loss(ctx, nll, h, Guarded(ctx, DType::kF32, {10, 4}), ints(targets), 30, scratch), Error);
+  EXPECT_THROW(lm_loss(ctx, nll, h, table, ints(targets), -1, scratch), Error);
+  EXPECT_THROW(lm_loss(ctx, nll, h, table, ints(targets), 30, Guarded(ctx, DType::kF32, {2, 0})), Error);
+  EXPECT_THROW(lm_loss(ctx, Guarded(ctx, DType::kF32, {4}), h, table, ints(targets), 30, scratch), Error);
+}
+
+}  // namespace
+}  // namespace gsae::test

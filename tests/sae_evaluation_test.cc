@@ -1,0 +1,249 @@
+#include "sae/evaluation.h"
+
+#include <fmt/format.h>
+
+#include "io/safetensors.h"
+#include "kernels/reconstruction_metrics.h"
+#include "tests/harness.h"
+
+namespace gsae::test {
+namespace {
+
+const std::string kGolden = std::string(GSAE_TEST_DATA) + "/sae/gemma_scope/";
+
+struct TinySae {
+  explicit TinySae(const std::string& prefix = "folded/") : file(kGolden + "expected.safetensors") {
+    const auto load = [&](const std::string& name, std::vector<float>& v) {
+      const StoredTensor& t = file.get(prefix + name);
+      v = to_f32(t);
+      Tensor out = view(v.data(), {t.size()});
+      if (t.shape.size() == 2) out = out.reshape({t.shape[0], t.shape[1]});
+      return out;
+    };
+    params.W_enc = load("W_enc", values[0]);
+    params.W_dec = load("W_dec", values[1]);
+    params.b_enc = load("b_enc", values[2]);
+    params.b_dec = load("b_dec", values[3]);
+    params.threshold = load("threshold", values[4]);
+  }
+  SafetensorsFile file;
+  std::vector<float> values[5];
+  SaeParameters params;
+};
+
+struct Workspace {
+  Workspace(int64_t rows, int64_t width, int64_t latents) {
+    Arena plan;
+    EvaluationWorkspace(plan, rows, width, latents);
+    memory = Buffer(Device::kCpu, plan.used());
+    Arena arena(memory);
+    workspace = std::make_unique<EvaluationWorkspace>(arena, rows, width, latents);
+  }
+  Buffer memory;
+  std::unique_ptr<EvaluationWorkspace> workspace;
+};
+
+// Against the folded SAE of the training golden, computed by PyTorch in f64.
+TEST(SaeInference, MatchesTheGolden) {
+  Context ctx(Device::kCpu);
+  TinySae sae;
+  auto x = to_f32(SafetensorsFile(kGolden + "activations.safetensors").get("activations"));
+  const int64_t d = sae.params.width(), latents = sae.params.latents(), n = int64_t(x.size()) / d;
+  Guarded f(ctx, DType::kF32, {n, latents}), x_hat(ctx, DType::kF32, {n, d}), l0(ctx, DType::kF32, {n});
+  encode(ctx, f, view(x.data(), {n, d}), sae.params, l0);
+  decode(ctx, x_hat, f, sae.params);
+  const auto want_f = to_f32(sae.file.get("eval/f")), want_hat = to_f32(sae.file.get("eval/x_hat"));
+  // |z| to 50 and sums of 24 products: 1e-5 relative, and as much of the largest for cancelling terms.
+  // A pre-activation that lies this near to its threshold could jump: none of these does.
+  expect_close(f.read(), want_f, 1e-5, 1e-4);
+  expect_close(x_hat.read(), want_hat, 1e-5, 1e-4);
+  std::vector<double> counts(n);
+  for (int64_t r = 0; r < n; ++r)
+    for (int64_t i = 0; i < latents; ++i) counts[r] += want_f[r * latents + i] > 0;
+  expect_close(l0.read(), counts, 0);
+
+  // Tile by tile, with a ragged last tile: the same rows.
+  Arena plan;
+  SaeWorkspace(plan, latents, 7);
+  Buffer memory(Device::kCpu, plan.used());
+  Arena arena(memory);
+  const SaeWorkspace tiles(arena, latents, 7);
+  Guarded tiled(ctx, DType::kF32, {n, d});
+  reconstruct(ctx, tiled, view(x.data(), {n, d}), sae.params, tiles);
+  expect_close(tiled.read(), want_hat, 1e-5, 1e-4);
+}
+
+TEST(ReconstructionMetrics, MatchADoubleReference) {
+  Context ctx(Device::kCpu);
+  for (const int64_t d : {1, 5, 64, 2304}) {
+    const int64_t n = 19;
+    const auto x = uniform(n * d, 1, DType::kF32, -3, 5), hat = uniform(n * d, 2, DType::kF32, -4, 4),
+               c = uniform(d, 3, DType::kF32, 0, 2);
+    Guarded metrics_bytes(ctx, DType::kF64, {n, kReconstructionMetrics});
+    const Tensor metrics = metrics_bytes;
+    reconstruction_metrics(ctx, metrics, Guarded(ctx, DType::kF32, {n, d}, hat), Guarded(ctx, DType::kF32, {n, d}, x),
+                           Guarded(ctx, DType::kF32, {d}, c));
+    for (int64_t r = 0; r < n; ++r) {
+      double want[kReconstructionMetrics] = {};
+      for (int64_t i = 0; i < d; ++i) {
+        const double a = x[r * d + i], b = hat[r * d + i], o = a - c[i];
+        want[kErrorSquare] += (b - a) * (b - a), want[kNormSquare] += a * a, want[kHatSquare] += b * b;
+        want[kDot] += a * b, want[kCentredSquare] += o * o;
+      }
+      for (int k = 0; k < kReconstructionMetrics; ++k)  // f64, in another order
+        EXPECT_NEAR(metrics.data<double>()[r * kReconstructionMetrics + k], want[k], 1e-12 * 40 * d) << d << " " << k;
+    }
+  }
+}
+
+TEST(ReconstructionMetrics, RejectsWrongShapes) {
+  Context ctx(Device::kCpu);
+  Guarded x(ctx, DType::kF32, {2, 3}), c(ctx, DType::kF32, {3}), m(ctx, DType::kF64, {2, 5}), c2(ctx, DType::kF32, {2});
+  Guarded m4(ctx, DType::kF64, {2, 4}), mf(ctx, DType::kF32, {2, 5}), y(ctx, DType::kF32, {3, 3});
+  EXPECT_THROW(reconstruction_metrics(ctx, m, y, x, c), Error);
+  EXPECT_THROW(reconstruction_metrics(ctx, m, x, x, c2), Error);
+  EXPECT_THROW(reconstruction_metrics(ctx, m4, x, x, c), Error);
+  EXPECT_THROW(reconstruction_metrics(ctx, mf, x, x, c), Error);
+}
+
+// The golden's own FVU and L0; two batches, a third of the rows not counted, another centre: the same
+// figures over the counted rows as a plain computation in doubles gives.
+TEST(SaeEvaluation, MatchesTheGoldenInOneBatch) {
+  Context ctx(Device::kCpu);
+  TinySae sae;
+  auto x = to_f32(SafetensorsFile(kGolden + "activations.safetensors").get("activations"));
+  const int64_t d = sae.params.width(), n = int64_t(x.size()) / d;
+  Workspace w(n, d, sae.params.latents());
+  std::vector<int32_t> index(n), context(n);
+  for (int64_t r = 0; r < n; ++r) index[r] = int32_t(r), context[r] = int32_t(r / 100);
+  SaeEvaluation evaluation(sae.params, std::vector<float>(d, 0.0f));
+  evaluation.add(ctx, view(x.data(), {n, d}), {view(index.data(), {n}), context, n / 100}, *w.workspace, false);
+  const SaeMetrics m = evaluation.result();
+  EXPECT_NEAR(m.l0.value, to_f32(sae.file.get("eval/l0"))[0], 1e-5);
+  EXPECT_NEAR(m.fvu.value, to_f32(sae.file.get("eval/fvu"))[0], 1e-6);
+  EXPECT_EQ(m.tokens, n);
+  EXPECT_EQ(m.contexts, n / 100);
+}
+
+TEST(SaeEvaluation, BatchesUncountedRowsAndSplicing) {
+  Context ctx(Device::kCpu);
+  TinySae sae;
+  const auto all = to_f32(SafetensorsFile(kGolden + "activations.safetensors").get("activations"));
+  const int64_t d = sae.params.width(), latents = sae.params.latents(), batch = 60, batches = 5, length = 20;
+  Workspace w(batch, d + 3, latents + 5);  // memory for wider ones serves
+  const auto f = to_f32(sae.file.get("eval/f")), hat = to_f32(sae.file.get("eval/x_hat"));
+  const auto counts = [](int64_t r) { return r % 3 != 0 && (r < 40 || r >= 60); };  // the third context: none
+
+  std::vector<float> centre(d, 2.5f);
+  SaeEvaluation evaluation(sae.params, centre);
+  for (int64_t b = 0; b < batches; ++b) {
+    std::vector<float> x(all.begin() + b * batch * d, all.begin() + (b + 1) * batch * d);
+    std::vector<int32_t> index, context;
+    for (int64_t r = 0; r < batch; ++r)
+      if (counts(b * batch + r)) index.push_back(int32_t(r)), context.push_back(int32_t(r / length));
+    Tensor rows = view(x.data(), {batch, d});
+    evaluation.add(ctx, rows, {view(index.data(), {int64_t(index.size())}), context, batch / length}, *w.workspace,
+                   true);
+    for (int64_t i = 0; i < batch * d; ++i) {  // spliced where counted, untouched elsewhere
+      const int64_t r = b * batch + i / d;
+      if (counts(r)) EXPECT_NEAR(x[i], hat[r * d + i % d], 2e-4);
+      else EXPECT_EQ(x[i], all[r * d + i % d]);
+    }
+  }
+  const SaeMetrics m = evaluation.result();
+
+  double tokens = 0, error = 0, l0 = 0, cosine = 0, ratio = 0, variance = 0;
+  std::vector<double> mean(d);
+  std::vector<int64_t> fired(latents);
+  for (int pass = 0; pass < 2; ++pass)
+    for (int64_t r = 0; r < batch * batches; ++r) {
+      if (!counts(r)) continue;
+      double xx = 0, hh = 0, xh = 0;
+      for (int64_t i = 0; i < d; ++i) {
+        const double a = all[r * d + i], b = hat[r * d + i];
+        if (pass == 0) mean[i] += a;
+        else variance += (a - mean[i] / tokens) * (a - mean[i] / tokens), error += (b - a) * (b - a);
+        xx += a * a, hh += b * b, xh += a * b;
+      }
+      if (pass == 0) {
+        ++tokens;
+        continue;
+      }
+      cosine += xh / std::sqrt(xx * hh), ratio += std::sqrt(hh / xx);
+      for (int64_t i = 0; i < latents; ++i) l0 += f[r * latents + i] > 0, fired[i] += f[r * latents + i] > 0;
+    }
+  EXPECT_EQ(m.tokens, tokens);
+  EXPECT_EQ(m.contexts, 14);  // 15 less the one with nothing to count
+  EXPECT_NEAR(m.l0.value, l0 / tokens, 1e-9);
+  EXPECT_NEAR(m.mse.value, error / tokens, 1e-5 * error / tokens);
+  EXPECT_NEAR(m.fvu.value, error / variance, 1e-5 * error / variance);
+  EXPECT_NEAR(m.cosine.value, cosine / tokens, 1e-6);
+  EXPECT_NEAR(m.norm_ratio.value, ratio / tokens, 1e-6);
+  EXPECT_EQ(m.fired, fired);
+  EXPECT_EQ(m.dead(), std::count(fired.begin(), fired.end(), 0));
+  EXPECT_GT(m.fvu.error, 0);
+}
+
+TEST(SiteMean, IsTheMeanOfCountedRows) {
+  Context ctx(Device::kCpu);
+  Workspace w(4, 2, 1);
+  SiteMean mean(2);
+  EXPECT_EQ(mean.mean(), (std::vector<float>{0, 0}));
+  std::vector<int32_t> index{1, 3};
+  for (const float by : {0.0f, 10.0f}) {
+    std::vector<float> x{100, 100, 1 + by, 2, 100, 100, 3 + by, 6};
+    mean.add(ctx, view(x.data(), {4, 2}), view(index.data(), {2}), *w.workspace);
+  }
+  EXPECT_EQ(mean.mean(), (std::vector<float>{7, 4}));
+}
+
+// The standard error of a ratio: for equal b it is the textbook one of a mean; in general, what the
+// formula says; and what many repetitions of the experiment show.
+TEST(RatioSum, StandardErrors) {
+  RatioSum equal;
+  for (const double a : {1.0, 2.0, 3.0, 6.0}) equal.add(a * 5, 5);
+  EXPECT_DOUBLE_EQ(equal.result().value, 3);
+  EXPECT_DOUBLE_EQ(equal.result().error, std::sqrt(14.0 / 3 / 4));  // variance 14/3, of four
+
+  RatioSum ratio;
+  const double a[] = {3, 8, 1, 7}, b[] = {2, 5, 2, 4};
+  double residual = 0;
+  for (int i = 0; i < 4; ++i) ratio.add(a[i], b[i]), residual += std::pow(a[i] - 19.0 / 13 * b[i], 2);
+  EXPECT_DOUBLE_EQ(ratio.result().value, 19.0 / 13);
+  EXPECT_NEAR(ratio.result().error, std::sqrt(residual * 4 / 3) / 13, 1e-14);
+
+  RatioSum one;
+  EXPECT_TRUE(std::isnan(one.result().value));
+  one.add(1, 2);
+  EXPECT_EQ(one.result().value, 0.5);
+  EXPECT_TRUE(std::isnan(one.result().error));
+
+  // Contexts whose tokens share an offset: the spread of R over 400 repetitions against the mean of
+  // the errors that it states. The naive error, over tokens, would be three times too small.
+  std::mt19937 rng(1);
+  std::normal_distribution<double> normal;
+  double sum = 0, square = 0, stated = 0;
+  constexpr int kRepetitions = 400;
+  for (int k = 0; k < kRepetitions; ++k) {
+    RatioSum r;
+    for (int c = 0; c < 50; ++c) {
+      const double offset = normal(rng);
+      double total = 0;
+      for (int t = 0; t < 20; ++t) total += 3 + offset + normal(rng);
+      r.add(total, 20);
+    }
+    const Estimate e = r.result();
+    sum += e.value, square += e.value * e.value, stated += e.error / kRepetitions;
+  }
+  const double spread = std::sqrt(square / kRepetitions - std::pow(sum / kRepetitions, 2));
+  EXPECT_NEAR(stated / spread, 1, 0.15);  // the spread itself is known to 1/sqrt(2 * 400) = 3.5 %
+}
+
+TEST(DensityHistogram, BinsByHalfDecades) {
+  // 0 is dead; 1e-7 and below in the first bin; 1 in the last
+  const auto bins = density_histogram({0, 1, 0, 20, 40'000'000, 20'000'000, 12'000'000, 13'000'000}, 40'000'000);
+  EXPECT_EQ(bins, (std::vector<int64_t>{1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 3}));  // 10^-0.5 = 0.316: 12.6M
+}
+
+}  // namespace
+}  // namespace gsae::test

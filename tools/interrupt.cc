@@ -1,0 +1,26 @@
+#include "tools/interrupt.h"
+
+#include <csignal>
+
+namespace gsae {
+
+namespace {
+
+// A signal handler can reach nothing but this.
+volatile std::sig_atomic_t noted = 0;
+
+void note(int signal) { noted = signal; }
+
+}  // namespace
+
+void catch_interrupts() {
+  struct sigaction action {};
+  action.sa_handler = note;
+  action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;  // RESETHAND: the second one is the system's
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+int interrupted() { return noted; }
+
+}  // namespace gsae

@@ -1,0 +1,96 @@
+#include "tools/row_source.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "kernels/memory.h"
+
+namespace gsae {
+
+ModelSource::ModelSource(Arena& arena, const Gemma2& model, DType compute, TokenStream& stream, int64_t context,
+                         int64_t sequences, Site site, int64_t layer)
+    : model_(model),
+      stream_(stream),
+      site_(site),
+      layer_(layer),
+      activations_(arena, model.config(), compute, sequences, context),
+      tokens_(arena.take("tokens", DType::kI32, {sequences, context})) {}
+
+int64_t ModelSource::width() const { return model_.site_width(site_); }
+
+bool ModelSource::fill(Context& ctx, ActivationBuffer& buffer) {
+  TokenBatch batch = stream_.next(tokens_.dim[0]);
+  if (batch.sequences == 0) return false;
+  const Tensor tokens = tokens_.rows(0, batch.sequences);
+  copy(ctx, tokens, view(batch.tokens.data(), {batch.sequences, batch.context}));
+  const GemmaConfig& c = model_.config();
+  std::vector<uint8_t> keep(batch.tokens.size());
+  for (size_t i = 0; i < keep.size(); ++i) {
+    const int32_t token = batch.tokens[i];
+    keep[i] = token != c.bos && token != c.eos && token != c.pad;
+  }
+  buffer.expect(ctx, keep);
+  const std::array hooks{Hook{site_, layer_, false, [&](Context& on, Tensor rows) { buffer.write(on, rows); }}};
+  model_.forward(ctx, activations_, tokens, hooks);
+  return true;
+}
+
+double ModelSource::flops_per_row() const {
+  return forward_flops_per_token(model_.config(), tokens_.dim[1], site_, layer_);
+}
+
+FileSource::FileSource(const std::string& path, const std::string& preferred, int64_t chunk)
+    : file_(path), chunk_(chunk) {
+  const StoredTensor* chosen = file_.find(preferred);
+  if (!chosen) chosen = file_.find("activations");
+  if (!chosen) {
+    for (const auto& [name, t] : file_.tensors()) {
+      if (t.shape.size() != 2) continue;
+      if (chosen)
+        throw Error(
+            fmt::format("{}: which tensor holds the activations? There is no '{}' and no 'activations', but {} "
+                        "and {}; choose with --site and --layer",
+                        path, preferred, chosen->name, name));
+      chosen = &t;
+    }
+  }
+  if (!chosen || chosen->shape.size() != 2)
+    throw Error(
+        fmt::format("{}: holds no matrix of activations (rows, width); write one with gemma_sae activations", path));
+  rows_ = mapped_view(*chosen);
+  if (!rows_ || (rows_.dtype != DType::kF32 && rows_.dtype != DType::kBF16))
+    throw Error(fmt::format("{}: {} is {}; activations must be F32 or BF16", path, chosen->name, chosen->dtype));
+  if (rows_.size() == 0) throw Error(fmt::format("{}: {} is empty", path, chosen->name));
+  chunk_ = std::min(chunk_, rows_.dim[0]);
+}
+
+bool FileSource::fill(Context& ctx, ActivationBuffer& buffer) {
+  if (next_ == rows_.dim[0]) next_ = 0, ++epoch_;
+  const int64_t end = std::min(rows_.dim[0], next_ + chunk_);
+  buffer.expect(ctx, std::vector<uint8_t>(end - next_, 1));
+  buffer.write(ctx, rows_.rows(next_, end));
+  next_ = end;
+  return true;
+}
+
+double forward_flops_per_token(const GemmaConfig& c, int64_t context, Site site, int64_t layer) {
+  const double d = double(c.width), heads = double(c.heads * c.head_width), kv = double(c.kv_heads * c.head_width);
+  const double qkv = d * (heads + 2 * kv), out = heads * d, ffn = 3 * d * double(c.ffn);
+  double total = 0;
+  for (int64_t l = 0; l <= layer; ++l) {
+    double weights = qkv + out + ffn;
+    if (l == layer) {  // the last one runs only up to its site
+      if (site == Site::kPre) break;
+      if (site == Site::kAtt) weights = qkv;
+      if (site == Site::kAttnOut || site == Site::kMlpIn) weights = qkv + out;
+    }
+    const double span = c.sliding[l] ? std::min<double>(double(c.window), double(context)) : double(context);
+    const double keys = span - span * (span - 1) / (2 * double(context));  // mean number of keys of a query
+    total += 2 * weights + 4 * heads * keys;
+  }
+  return total;
+}
+
+}  // namespace gsae

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "io/safetensors.h"
+#include "io/token_stream.h"
+#include "model/gemma2.h"
+#include "sae/activation_buffer.h"
+
+namespace gsae {
+
+// Where the rows of an activation buffer come from.
+class RowSource {
+ public:
+  virtual ~RowSource() = default;
+  virtual int64_t width() const = 0;
+  virtual int64_t chunk() const = 0;  // the most rows that one fill brings
+  // Brings up to chunk() rows into the buffer. False: the data has ended.
+  virtual bool fill(Context& ctx, ActivationBuffer& buffer) = 0;
+  virtual double flops_per_row() const = 0;  // of the forward pass; 0 for saved activations
+  virtual int64_t epoch() const = 0;         // passes over the data that are complete
+};
+
+// Gemma runs over the token stream up to one site, and its rows go straight into the buffer; those at
+// BOS, EOS and padding stay out.
+class ModelSource : public RowSource {
+ public:
+  ModelSource(Arena& arena, const Gemma2& model, DType compute, TokenStream& stream, int64_t context, int64_t sequences,
+              Site site, int64_t layer);
+  int64_t width() const override;
+  int64_t chunk() const override { return tokens_.size(); }
+  bool fill(Context& ctx, ActivationBuffer& buffer) override;
+  double flops_per_row() const override;
+  int64_t epoch() const override { return stream_.statistics().epoch; }
+
+ private:
+  const Gemma2& model_;
+  TokenStream& stream_;
+  Site site_;
+  int64_t layer_;
+  Gemma2::Activations activations_;
+  Tensor tokens_;  // (sequences, context) i32
+};
+
+// Rows of a saved tensor, in file order, from the start again at its end.
+class FileSource : public RowSource {
+ public:
+  // The tensor of `path` named `<site>.<layer>`, `activations`, or the only matrix in it; f32 or bf16.
+  FileSource(const std::string& path, const std::string& preferred, int64_t chunk);
+  int64_t width() const override { return rows_.dim[1]; }
+  int64_t rows() const { return rows_.dim[0]; }
+  int64_t chunk() const override { return chunk_; }
+  bool fill(Context& ctx, ActivationBuffer& buffer) override;
+  double flops_per_row() const override { return 0; }
+  int64_t epoch() const override { return epoch_; }
+
+ private:
+  SafetensorsFile file_;
+  Tensor rows_;  // (N, width), mapped
+  int64_t chunk_, next_ = 0, epoch_ = 0;
+};
+
+// 2 FLOP for every weight that a token's forward pass to `layer` meets, and the attention's products.
+double forward_flops_per_token(const GemmaConfig& c, int64_t context, Site site, int64_t layer);
+
+}  // namespace gsae

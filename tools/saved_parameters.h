@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+
+#include "kernels/memory.h"
+#include "sae/sae_parameters.h"
+
+namespace gsae {
+
+// The parameters that --init names: a safetensors file with W_enc (d, F), W_dec (F, d), b_enc, b_dec and threshold,
+// in normalised units. An Error names a missing tensor, a wrong shape, a number that is not finite, or decoder rows
+// that do not have unit norm.
+struct SavedParameters {
+  SavedParameters(const std::string& path, int64_t width, int64_t latents);
+
+  Buffer memory;
+  SaeParameters params;
+};
+
+}  // namespace gsae
