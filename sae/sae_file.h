@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/context.h"
 #include "kernels/memory.h"
 #include "sae/sae_location.h"
 #include "sae/sae_parameters.h"
@@ -28,6 +29,9 @@ struct LoadedSae {
 // An Error names the file and what is wrong: missing arrays, shapes that do not fit each other,
 // NaN or infinity, negative thresholds, an architecture or a normalisation that is not supported.
 std::vector<LoadedSae> load_saes(const std::string& path);
+
+// Uploads the parameters to the context's device, if they are not there.
+void move_to_device(Context& ctx, LoadedSae& sae);
 
 // What config.json says beside params.npz. Zero or empty: not said.
 struct SaeDescription {
