@@ -18,6 +18,7 @@ void attention(Context& ctx, Tensor out, Tensor q, Tensor k, Tensor v, const Att
   CHECKF(k.is({batch, kv_heads, length, size}), "attention: q {} and k {} differ in B, T or dh", q, k);
   CHECKF(v.is({batch, kv_heads, length, size}) && v.dtype == DType::kF32, "attention: v {} must match k {}", v, k);
   CHECKF(kv_heads > 0 && heads % kv_heads == 0, "attention: the heads of q {} are no multiple of those of k {}", q, k);
+  CHECKF(length <= std::numeric_limits<int32_t>::max(), "attention: q {}: positions must fit 32 bits", q);
   CHECKF(0 < size && size <= kMaxHeadSize, "attention: q {}: heads must have 1 to {} elements", q, kMaxHeadSize);
   CHECKF(out.is({batch * length, heads * size}), "attention: out {} must be ({}, {})", out, batch * length,
          heads * size);
@@ -54,25 +55,26 @@ inline Vec load(const float* p) {
 template <int M, bool kAccumulate>
 inline void product_rows(float* c, const float* a, int64_t row, int64_t step, const float* b, int64_t depth,
                          const float* factor) {
-  Vec sum[M][2];
+  Vec left[M], right[M];  // registers: every index is a constant once the loops are unrolled
 #pragma GCC unroll 16
   for (int i = 0; i < M; ++i) {
-    for (int h = 0; h < 2; ++h) {
-      if constexpr (kAccumulate) sum[i][h] = load(c + i * kPanel + h * kLanes) * load(factor + h * kLanes);
-      else sum[i][h] = Vec{};
-    }
+    left[i] = kAccumulate ? load(c + i * kPanel) * load(factor) : Vec{};
+    right[i] = kAccumulate ? load(c + i * kPanel + kLanes) * load(factor + kLanes) : Vec{};
   }
   for (int64_t l = 0; l < depth; ++l, a += step, b += kPanel) {
     const Vec b0 = load(b), b1 = load(b + kLanes);
 #pragma GCC unroll 16
     for (int i = 0; i < M; ++i) {
       const float x = a[i * row];
-      sum[i][0] += x * b0;
-      sum[i][1] += x * b1;
+      left[i] += x * b0;
+      right[i] += x * b1;
     }
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < M; ++i) std::memcpy(c + i * kPanel, sum[i], sizeof sum[i]);
+  for (int i = 0; i < M; ++i) {
+    std::memcpy(c + i * kPanel, &left[i], sizeof(Vec));
+    std::memcpy(c + i * kPanel + kLanes, &right[i], sizeof(Vec));
+  }
 }
 
 template <int M, bool kAccumulate, class... Args> inline void product_rest(int64_t m, Args... args) {
@@ -117,16 +119,19 @@ struct Group {
 
 // panel[c][lane] = scale * q[lane][c]
 void pack_queries(float* panel, const float* q, const Group& g, int64_t size, float scale) {
-  const auto row = [&](int64_t lane) { return q + std::min(lane, g.count - 1) * size; };
+  const float* row[kLanes];
+  for (int64_t lane = 0; lane < kLanes; ++lane) row[lane] = q + (lane < g.count ? lane : g.count - 1) * size;
   int64_t c = 0;
   for (; c + kLanes <= size; c += kLanes) {
     Vec x[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) x[lane] = load(row(lane) + c) * scale;
+#pragma GCC unroll 16
+    for (int lane = 0; lane < kLanes; ++lane) x[lane] = load(row[lane] + c) * scale;
     transpose(x);
+#pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) std::memcpy(panel + (c + i) * kPanel, &x[i], sizeof x[i]);
   }
   for (; c < size; ++c)
-    for (int lane = 0; lane < kLanes; ++lane) panel[c * kPanel + lane] = row(lane)[c] * scale;
+    for (int lane = 0; lane < kLanes; ++lane) panel[c * kPanel + lane] = row[lane][c] * scale;
 }
 
 // out[lane * stride + c] = panel[c][lane] / sum[lane]
@@ -157,32 +162,22 @@ struct alignas(64) Scratch {
   int32_t position[kPanel];
 };
 
-// The scores of keys [key, key + count) become exp(score - max); max, sum and factor, what the results so far have to
-// be multiplied by, follow.
-void softmax(Scratch& s, int64_t key, int64_t count, bool masked, const AttentionOptions& o) {
-  if (o.softcap > 0) {
-#pragma omp simd
-    for (int64_t i = 0; i < count * kPanel; ++i) s.scores[i] = o.softcap * vector_tanh(s.scores[i]);
-  }
-  if (masked) {
-    const auto window = static_cast<int32_t>(o.window > 0 ? std::min<int64_t>(o.window, 1 << 30) : 1 << 30);
-    for (int64_t j = 0; j < count; ++j) {
-      const auto at = static_cast<int32_t>(key + j);
-      float* row = s.scores + j * kPanel;
-#pragma omp simd
-      for (int lane = 0; lane < kPanel; ++lane) {
-        const int32_t back = s.position[lane] - at;
-        row[lane] = back >= 0 && back < window ? row[lane] : -std::numeric_limits<float>::infinity();
-      }
-    }
-  }
+// The scores of keys [key, key + count) become exp(score - max), with score = cap * tanh(score) under a cap; max, sum
+// and factor, what the results so far have to be multiplied by, follow.
+template <bool kCapped> void softmax(Scratch& s, int64_t key, int64_t count, int32_t window, float cap) {
   float max[kPanel], sum[kPanel] = {};
   std::memcpy(max, s.max, sizeof max);
   for (int64_t j = 0; j < count; ++j) {
+    float* row = s.scores + j * kPanel;
+    const auto at = static_cast<int32_t>(key + j);
 #pragma omp simd
     for (int lane = 0; lane < kPanel; ++lane) {
-      const float x = s.scores[j * kPanel + lane];
-      max[lane] = x > max[lane] ? x : max[lane];
+      const float score = kCapped ? cap * vector_tanh(row[lane]) : row[lane];
+      const int32_t back = s.position[lane] - at;
+      // the last key is at back = 0, the first at window - 1; what comes later wraps to a large number
+      const bool seen = static_cast<uint32_t>(back) < static_cast<uint32_t>(window);
+      row[lane] = seen ? score : -std::numeric_limits<float>::infinity();
+      max[lane] = row[lane] > max[lane] ? row[lane] : max[lane];
     }
   }
   for (int64_t j = 0; j < count; ++j) {
@@ -209,6 +204,7 @@ void cpu::attention(Context&, Tensor out, Tensor q, Tensor k, Tensor v, const At
   const int64_t panels = (blocks * share + 1) / 2;  // of a key head: the query heads of a block, then the next block
   const float scale = o.softcap > 0 ? o.scale / o.softcap : o.scale;
   const int64_t window = o.window > 0 ? std::min(o.window, length) : length;
+  const auto softmax_tile = o.softcap > 0 ? softmax<true> : softmax<false>;
   dispatch_float(out.dtype, [&]<class T>() {
   // Panels differ in work, the last ones see most keys; each is a thread's own, so who takes which changes nothing.
 #pragma omp parallel for schedule(dynamic)
@@ -220,9 +216,9 @@ void cpu::attention(Context&, Tensor out, Tensor q, Tensor k, Tensor v, const At
       int64_t first = length, last = 0;  // of the panel's positions
       for (int64_t h = 0; h < 2; ++h) {
         const int64_t g = panel * 2 + h;
-        const bool beyond = g >= blocks * share;
         Group& group = groups[h];
-        group = beyond ? groups[0] : Group{.head = first_head + g % share, .position = g / share * kLanes};
+        // the last panel may lack its second group: it then does its first twice
+        group = g == blocks * share ? groups[0] : Group{.head = first_head + g % share, .position = g / share * kLanes};
         group.count = std::min<int64_t>(kLanes, length - group.position);
         pack_queries(s.queries + h * kLanes,
                      q.data<float>() + ((sequence * heads + group.head) * length + group.position) * size, group, size,
@@ -233,7 +229,6 @@ void cpu::attention(Context&, Tensor out, Tensor q, Tensor k, Tensor v, const At
         }
         first = std::min(first, group.position);
         last = std::max(last, group.position + group.count - 1);
-        if (beyond) group.count = 0;
       }
       std::fill_n(s.result, size * kPanel, 0.0f);
       std::fill_n(s.sum, kPanel, 0.0f);
@@ -242,9 +237,8 @@ void cpu::attention(Context&, Tensor out, Tensor q, Tensor k, Tensor v, const At
       const float *keys = k.data<float>() + kv * length * size, *values = v.data<float>() + kv * length * size;
       for (int64_t j = std::max<int64_t>(0, first - window + 1), count; j <= last; j += count) {
         count = std::min(kKeys, last + 1 - j);
-        const bool masked = j + count - 1 > first || j <= last - window;
         product<false>(s.scores, count, keys + j * size, size, 1, s.queries, size, nullptr);
-        softmax(s, j, count, masked, o);
+        softmax_tile(s, j, count, static_cast<int32_t>(window), o.softcap);
         product<true>(s.result, size, values + j * size, 1, size, s.scores, count, s.factor);
       }
 

@@ -1,10 +1,9 @@
 #include "kernels/geglu.h"
 
-#include <cmath>
-
 #include "kernels/checkf.h"
 #include "kernels/dispatch.h"
 #include "kernels/parallel.h"
+#include "kernels/vector_math.h"
 
 namespace gsae {
 
@@ -20,7 +19,7 @@ namespace {
 // 1/2 (1 + tanh(z)) is 1 / (1 + exp(-2z)): one exponential, and no cancellation for negative z.
 inline float gelu(float g) {
   const float z2 = 1.5957691216057308f * (g + 0.044715f * g * g * g);  // 2 sqrt(2/pi)
-  return g / (1.0f + std::exp(-z2));
+  return g / (1.0f + vector_exp(-z2));
 }
 
 }  // namespace

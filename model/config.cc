@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "io/json.h"
+#include "kernels/attention.h"
 #include "kernels/check.h"
 
 namespace gsae {
@@ -137,7 +138,7 @@ GemmaConfig read_config(const std::string& dir) {
   c.layers = f.integer("num_hidden_layers", 1, 1 << 10);
   c.heads = f.integer("num_attention_heads", 1, 1 << 10);
   c.kv_heads = f.integer("num_key_value_heads", 1, 1 << 10);
-  c.head_width = f.integer("head_dim", 1, 1 << 12);
+  c.head_width = f.integer("head_dim", 1, kMaxHeadSize);
   c.ffn = f.integer("intermediate_size", 1, 1 << 20);
   if (c.heads % c.kv_heads != 0)
     f.fail(fmt::format("'num_attention_heads' {} is not a multiple of 'num_key_value_heads' {}", c.heads, c.kv_heads));

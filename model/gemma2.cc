@@ -31,7 +31,7 @@ class Gemma2::Pass {
              hook.layer, layers - 1);
       last_ = std::max(last_, place(hook.site, hook.layer));
     }
-    if (to_the_end) last_ = place(Site::kPre, layers);
+    if (to_the_end) last_ = place(Site::kAtt, layers);  // beyond: the head
   }
 
   bool goes_beyond(Site site, int64_t layer) const { return last_ > place(site, layer); }
@@ -167,7 +167,7 @@ bool Gemma2::run_layer(Context& ctx, const Activations& a, int64_t layer, const 
   const bool last = layer + 1 == c.layers;
   const Tensor next = last ? weights_.final_norm : weights_.layers[layer + 1].norm_in;
   const bool edits_x = pass.edits(Site::kRes, layer) || pass.edits(Site::kPre, layer + 1);
-  const bool norm_now = !edits_x && pass.goes_beyond(Site::kRes, layer);
+  const bool norm_now = !edits_x && pass.goes_beyond(Site::kPre, layer + 1);
   if (!add_norm(ctx, a, Site::kMlp, layer, w.norm_post_ffw, norm_now ? a.h : Tensor{}, next, pass)) return false;
   if (!pass.visit(ctx, Site::kRes, layer, a.x)) return false;
   if (!last && !pass.visit(ctx, Site::kPre, layer + 1, a.x)) return false;
