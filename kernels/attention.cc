@@ -216,9 +216,9 @@ void cpu::attention(Context&, Tensor out, Tensor q, Tensor k, Tensor v, const At
       int64_t first = length, last = 0;  // of the panel's positions
       for (int64_t h = 0; h < 2; ++h) {
         const int64_t g = panel * 2 + h;
-        const bool beyond = g >= blocks * share;
         Group& group = groups[h];
-        group = beyond ? groups[0] : Group{.head = first_head + g % share, .position = g / share * kLanes};
+        // the last panel may lack its second group: it then does its first twice
+        group = g == blocks * share ? groups[0] : Group{.head = first_head + g % share, .position = g / share * kLanes};
         group.count = std::min<int64_t>(kLanes, length - group.position);
         pack_queries(s.queries + h * kLanes,
                      q.data<float>() + ((sequence * heads + group.head) * length + group.position) * size, group, size,
@@ -229,7 +229,6 @@ void cpu::attention(Context&, Tensor out, Tensor q, Tensor k, Tensor v, const At
         }
         first = std::min(first, group.position);
         last = std::max(last, group.position + group.count - 1);
-        if (beyond) group.count = 0;
       }
       std::fill_n(s.result, size * kPanel, 0.0f);
       std::fill_n(s.sum, kPanel, 0.0f);
