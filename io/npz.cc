@@ -54,12 +54,13 @@ class MemberReader {
     const bool stored = st.comp_method == ZIP_CM_STORE;
     if (st.comp_size > archive_bytes || (stored ? st.size != st.comp_size : st.size / kMaxDeflate > st.comp_size))
       refuse(fmt::format("it claims {} bytes in {} of {}", st.size, st.comp_size, archive_bytes));
-    size_ = st.size;
+    size_ = st.size, stored_ = st.comp_size;
     file_.reset(zip_fopen_index(archive, index, 0));
     if (!file_) refuse(zip_strerror(archive));
   }
 
   uint64_t size() const { return size_; }  // as it claims
+  uint64_t stored() const { return stored_; }
 
   size_t read(void* out, size_t bytes) {  // fewer only at the end
     size_t done = 0;
@@ -80,7 +81,7 @@ class MemberReader {
 
  private:
   std::string what_;
-  uint64_t size_ = 0;
+  uint64_t size_ = 0, stored_ = 0;
   Member file_;
 };
 
@@ -139,13 +140,10 @@ void read_columns(float* out, MemberReader& member, const NpyHeader& header) {
   }
 }
 
-}  // namespace
-
-std::map<std::string, NpzArray> read_npz(const std::string& path, size_t max_bytes) {
+// use(name, header, member) for every .npy member, read up to the end of its header.
+template <class F> void each_array(const std::string& path, F&& use) {
   const Archive archive = open_archive(path);
-  std::map<std::string, NpzArray> arrays;
   const uint64_t archive_bytes = std::filesystem::file_size(path);
-  uint64_t taken = 0;
   const zip_int64_t members = zip_get_num_entries(archive.get(), 0);
   for (zip_int64_t i = 0; i < members; ++i) {
     const char* raw = zip_get_name(archive.get(), static_cast<zip_uint64_t>(i), 0);
@@ -155,10 +153,21 @@ std::map<std::string, NpzArray> read_npz(const std::string& path, size_t max_byt
     name.resize(name.size() - 4);
     MemberReader member(archive.get(), archive_bytes, static_cast<uint64_t>(i), what);
     const NpyHeader header = read_header(member, what);
-    if (!is_float(header.descr)) continue;
-    if (member.size() < header.data_offset || member.size() - header.data_offset != header.bytes())
+    const bool pickled = header.descr == "|O";  // Python objects, of any length; nothing for us
+    if (!pickled && (member.size() < header.data_offset || member.size() - header.data_offset != header.bytes()))
       member.refuse(fmt::format("it has {} bytes, but {}({}) needs {}", member.size(), header.descr,
                                 fmt::join(header.shape, ", "), header.data_offset + header.bytes()));
+    use(name, header, member);
+  }
+}
+
+}  // namespace
+
+std::map<std::string, NpzArray> read_npz(const std::string& path, size_t max_bytes) {
+  std::map<std::string, NpzArray> arrays;
+  uint64_t taken = 0;
+  each_array(path, [&](const std::string& name, const NpyHeader& header, MemberReader& member) {
+    if (!is_float(header.descr)) return;
     if (header.fortran_order && header.shape.size() != 2)
       member.refuse("it is in Fortran order, with more than two dimensions");
     const auto n = static_cast<uint64_t>(header.size());
@@ -173,8 +182,16 @@ std::map<std::string, NpzArray> read_npz(const std::string& path, size_t max_byt
     else read_run(values, n, member, header);
     char more = 0;  // libzip compares the checksum only when it is asked for what is behind the end
     if (member.read(&more, 1) != 0) member.refuse("it is longer than it claims");
-  }
+  });
   return arrays;
+}
+
+std::vector<NpzEntry> list_npz(const std::string& path) {
+  std::vector<NpzEntry> entries;
+  each_array(path, [&](const std::string& name, const NpyHeader& header, MemberReader& member) {
+    entries.push_back({name, header, member.stored()});
+  });
+  return entries;
 }
 
 bool is_npz(const std::string& path) {

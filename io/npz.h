@@ -35,6 +35,15 @@ struct NpzArray {
 // and member. The uncompressed size is checked against the header's shape before memory is taken, and `max_bytes`
 // bounds the sum.
 std::map<std::string, NpzArray> read_npz(const std::string& path, size_t max_bytes = size_t{1} << 40);
+
+// What an npz holds, without reading the elements: its .npy members in the order of the archive.
+struct NpzEntry {
+  std::string name;           // without ".npy"
+  NpyHeader header;           // Fortran order allowed; fits the member's claimed size
+  uint64_t stored_bytes = 0;  // in the archive, compressed or not
+};
+std::vector<NpzEntry> list_npz(const std::string& path);
+
 bool is_npz(const std::string& path);  // starts with a zip signature
 
 // One f32 array to write; the data is not copied.

@@ -222,6 +222,18 @@ std::vector<LoadedSae> load_saes(const std::string& path) {
   return saes;
 }
 
+void move_to_device(Context& ctx, LoadedSae& sae) {
+  if (sae.memory.device() == ctx.device()) return;
+  Buffer memory(ctx.device(), sae.memory.size());
+  Arena arena(memory);
+  SaeParameters params(arena, sae.params.width(), sae.params.latents());
+  const auto from = members(sae.params), to = members(params);
+  for (size_t i = 0; i < from.size(); ++i) copy(ctx, to[i].tensor, from[i].tensor);
+  ctx.synchronize();
+  sae.params = params;
+  sae.memory = std::move(memory);
+}
+
 void write_sae_folder(const std::string& dir, const SaeParameters& params, const SaeDescription& description) {
   std::error_code error;
   fs::create_directories(dir, error);
@@ -230,7 +242,10 @@ void write_sae_folder(const std::string& dir, const SaeParameters& params, const
   for (const auto& [name, tensor] : members(params))
     arrays.push_back({name, Shape(tensor.dim.begin(), tensor.dim.begin() + tensor.rank), tensor.data<float>()});
   write_npz(dir + "/params.npz", arrays);
+  write_sae_description(dir, params, description);
+}
 
+void write_sae_description(const std::string& dir, const SaeParameters& params, const SaeDescription& description) {
   const SaeDescription& s = description;
   nlohmann::ordered_json j{{"architecture", "jumprelu"}, {"dtype", "float32"}};
   const auto put = [&](const char* key, auto value) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/context.h"
 #include "kernels/memory.h"
 #include "sae/sae_location.h"
 #include "sae/sae_parameters.h"
@@ -29,6 +30,9 @@ struct LoadedSae {
 // NaN or infinity, negative thresholds, an architecture or a normalisation that is not supported.
 std::vector<LoadedSae> load_saes(const std::string& path);
 
+// Uploads the parameters to the context's device, if they are not there.
+void move_to_device(Context& ctx, LoadedSae& sae);
+
 // What config.json says beside params.npz. Zero or empty: not said.
 struct SaeDescription {
   SaeLocation location;
@@ -44,5 +48,7 @@ struct SaeDescription {
 // Writes DIR/params.npz and then DIR/config.json, each whole or not at all, creating DIR. `params`
 // is folded and on the cpu.
 void write_sae_folder(const std::string& dir, const SaeParameters& params, const SaeDescription& description);
+// DIR/config.json alone: what is known about the SAE has changed.
+void write_sae_description(const std::string& dir, const SaeParameters& params, const SaeDescription& description);
 
 }  // namespace gsae

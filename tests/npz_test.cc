@@ -59,6 +59,19 @@ TEST(Npz, ReadsDeflatedAndZip64) {
   }
 }
 
+TEST(Npz, Lists) {
+  const std::vector<NpzEntry> list = list_npz(kData + "deflated.npz");
+  ASSERT_EQ(list.size(), 5u);
+  EXPECT_EQ(list[0].name, "W");
+  EXPECT_EQ(list[0].header.descr, "<f4");
+  EXPECT_EQ(list[0].header.bytes(), 8192u);
+  EXPECT_LT(list[0].stored_bytes, 1000u);
+  EXPECT_FALSE(list[0].header.fortran_order);
+  EXPECT_TRUE(list[3].header.fortran_order);
+  EXPECT_EQ(list_npz(kData + "stored.npz")[3].header.descr, "<i4");
+  EXPECT_ERROR(list_npz(kData + "fortran.npy"), "cannot be read as npz");
+}
+
 TEST(Npz, IsNpz) {
   EXPECT_TRUE(is_npz(kData + "stored.npz"));
   EXPECT_FALSE(is_npz(kData + "fortran.npy"));

@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(
   cmake ninja-build g++ ccache pkg-config
-  libdnnl-dev                                 # matrix products
+  libdnnl-dev ocl-icd-opencl-dev              # matrix products; the CMake file of the first asks for the second
   libfmt-dev libcli11-dev nlohmann-json3-dev
   libsentencepiece-dev                        # tokenizer
   libzstd-dev libzip-dev zlib1g-dev           # compressed text, npz

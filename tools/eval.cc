@@ -1,0 +1,141 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "io/hub.h"
+#include "io/output_file.h"
+#include "sae/sae_file.h"
+#include "tools/data_options.h"
+#include "tools/evaluate.h"
+
+namespace gsae {
+
+namespace {
+
+struct EvalOptions {
+  CommonOptions common;
+  DataOptions data;
+  std::vector<std::string> saes;
+  std::string site, layer, split = "heldout", contexts = "2048", json;
+  bool no_losses = false;
+  bool force = false;
+};
+
+struct NamedTarget {
+  LoadedSae sae;
+  EvaluationTarget target;
+  std::string name;
+};
+
+// Where the SAE reads: what the command line says goes before what its file says.
+NamedTarget locate(LoadedSae sae, const EvalOptions& o, const Gemma2& model) {
+  const std::string path = sae.path;
+  if (o.layer.empty() && sae.location.layer < 0)
+    throw UsageError(fmt::format("{}: its file does not say which layer it reads; give --layer", path));
+  if (o.site.empty() && sae.location.site.empty())
+    throw UsageError(fmt::format("{}: its file does not say which site it reads; give --site", path));
+  const auto layers = parse_layers(o.layer.empty() ? std::to_string(sae.location.layer) : o.layer, model.config());
+  const auto sites = parse_sites(o.site.empty() ? sae.location.site : o.site);
+  if (layers.size() != 1 || sites.size() != 1)
+    throw UsageError("--layer and --site: an SAE reads one layer and one site");
+  EvaluationTarget target{sae.params, sites[0], layers[0]};
+  if (target.params.width() != model.site_width(target.site))
+    throw Error(fmt::format("{}: reads activations of width {}, but site {} of {} has width {}{}", path,
+                            target.params.width(), name(target.site), o.data.model, model.site_width(target.site),
+                            sae.location.model.empty() ? "" : "; it was trained on " + sae.location.model));
+  std::string label = fmt::format("{}.{} {}", name(target.site), target.layer, format_width(target.params.latents()));
+  return {std::move(sae), target, std::move(label)};
+}
+
+// Rows of one forward pass: enough to keep the products busy, few enough to stay in the cache.
+constexpr int64_t kRowsOfAPass = 2048;
+
+void write_json(const EvalOptions& o, const std::vector<std::string>& files, const Evaluation& e,
+                const std::vector<NamedTarget>& targets) {
+  nlohmann::ordered_json j{{"version", GSAE_VERSION}, {"model", o.data.model}, {"dtype", o.data.dtype},
+                           {"data", files},           {"split", o.split},      {"eval_fraction", o.data.eval_fraction},
+                           {"seed", o.common.seed}};
+  j.update(to_json(e));
+  j["saes"] = nlohmann::ordered_json::array();
+  for (size_t i = 0; i < targets.size(); ++i) {
+    nlohmann::ordered_json s{
+        {"path", targets[i].sae.path}, {"site", name(targets[i].target.site)}, {"layer", targets[i].target.layer}};
+    s.update(to_json(e, i));
+    j["saes"].push_back(std::move(s));
+  }
+  write_file(o.json, j.dump(1) + "\n");
+}
+
+void run_eval(const EvalOptions& o) {
+  Context ctx = o.common.context();
+  const int64_t contexts = parse_count(o.contexts);
+  if (o.saes.empty() && o.no_losses) throw UsageError("--no-losses without --sae leaves nothing to measure");
+  if (contexts < 1) throw UsageError(fmt::format("--contexts {}: must be at least 1", o.contexts));
+  if (!o.json.empty() && !o.force && std::filesystem::exists(o.json))
+    throw Error(fmt::format("{} exists already; give another --json, or --force to replace it", o.json));
+  Progress progress(o.common.quiet);
+  const std::string dir = find_model(o.data.model);
+  const Gemma2 model(ctx, dir, o.data.compute());
+
+  std::vector<NamedTarget> named;
+  for (const std::string& path : o.saes)
+    for (LoadedSae& sae : load_saes(path)) {
+      move_to_device(ctx, sae);
+      named.push_back(locate(std::move(sae), o, model));
+    }
+  std::vector<EvaluationTarget> targets;
+  for (const NamedTarget& n : named) targets.push_back(n.target);
+
+  TokenStreamOptions s = o.data.stream(dir, model.config(), o.common);
+  s.split = o.split == "all" ? TokenStreamOptions::Split::kAll : TokenStreamOptions::Split::kHeldOut;
+  s.shuffle = true;  // corpora are often sorted by source: the first contexts would stand for one of them
+  TokenStream stream(s);
+
+  const int64_t batch = std::clamp<int64_t>(kRowsOfAPass / s.context, 1, contexts);
+  const auto lay_out = [&](Arena& arena) {
+    return std::pair(Gemma2::Activations(arena, model.config(), o.data.compute(), batch, s.context),
+                     EvaluationMemory(arena, model, batch, s.context, targets));
+  };
+  Arena plan;
+  lay_out(plan);
+  const Buffer memory(ctx.device(), plan.used());
+  Arena arena(memory);
+  auto [activations, evaluation_memory] = lay_out(arena);
+
+  const EvaluationOptions options{.contexts = contexts, .losses = !o.no_losses};
+  const Evaluation e = evaluate(ctx, model, activations, evaluation_memory, stream, targets, options, progress);
+  if (e.contexts < contexts)
+    progress.note(
+        fmt::format("the data hold {} contexts of the {} asked for; all of them were used", e.contexts, contexts));
+  if (const auto done = stream.statistics(); done.skipped > 0)
+    progress.note(fmt::format("skipped {} malformed documents, the first {}", done.skipped, done.first_skipped));
+  std::vector<std::string> names;
+  for (const NamedTarget& n : named) names.push_back(n.name);
+  fmt::print("{}", evaluation_table(e, names));
+  if (!o.json.empty()) write_json(o, s.files, e, named);
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  auto o = std::make_shared<EvalOptions>();
+  CLI::App* command = app.add_subcommand("eval", "measures SAEs on held-out text; without --sae, the model itself");
+  command->add_option("--sae", o->saes,
+                      "our folder, a Gemma Scope params.npz, or a SAELens folder; several in one run");
+  o->data.dtype = "f32";  // what is reported should not depend on the rounding of the model
+  o->data.add(*command);
+  command->add_option("--layer", o->layer, "where the SAE reads, if its file does not say");
+  command->add_option("--site", o->site, "pre, att, attn_out, mlp_in, mlp or res, if its file does not say");
+  command->add_option("--contexts", o->contexts, "how many to evaluate on")->capture_default_str();
+  command->add_option("--split", o->split, "heldout: what training with the same --eval-fraction leaves out; or all")
+      ->check(CLI::IsMember({"heldout", "all"}))
+      ->capture_default_str();
+  command->add_flag("--no-losses", o->no_losses, "reconstruction only: one forward pass, however many SAEs");
+  command->add_option("--json", o->json, "write the results to this file");
+  command->add_flag("--force", o->force, "replace the --json file if it exists");
+  o->common.add(*command);
+  command->callback([o] { run_eval(*o); });
+}
+
+}  // namespace gsae

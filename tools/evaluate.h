@@ -1,0 +1,81 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/token_stream.h"
+#include "model/gemma2.h"
+#include "sae/evaluation.h"
+#include "tools/progress.h"
+
+namespace gsae {
+
+// One SAE and the place where it reads; params are folded and on the model's device.
+struct EvaluationTarget {
+  SaeParameters params;
+  Site site = Site::kRes;
+  int64_t layer = 0;
+};
+
+struct EvaluationOptions {
+  int64_t contexts = 2048;  // fewer if the data hold fewer
+  // The LM losses, which take a forward pass for each SAE, two for each site and one for the model;
+  // without them all SAEs are evaluated in one pass, which stops at the last site.
+  bool losses = true;
+};
+
+// What an SAE does to the model's predictions. Losses in nats per predicted token, over all positions
+// but those whose next token is padding; L_clean the model's own loss, L_spliced with x_hat in place
+// of x, L_zero and L_mean with zero and with the mean of x in place of it. BOS, EOS and padding keep
+// their x in each. Differences are paired by context.
+struct LossMetrics {
+  Estimate spliced;         // L_spliced
+  Estimate delta;           // L_spliced - L_clean
+  Estimate delta_zero;      // L_zero - L_clean
+  Estimate delta_mean;      // L_mean - L_clean
+  Estimate recovered_zero;  // (L_zero - L_spliced) / (L_zero - L_clean)
+  Estimate recovered_mean;  // (L_mean - L_spliced) / (L_mean - L_clean)
+};
+
+struct Evaluation {
+  struct Sae {
+    SaeMetrics metrics;
+    LossMetrics loss;  // with options.losses
+  };
+  bool losses = false;
+  int64_t contexts = 0, context = 0;  // evaluated; tokens each
+  int64_t predicted = 0;              // tokens that the losses are about
+  Estimate lm_loss;                   // L_clean; with options.losses
+  std::vector<Sae> saes;              // in the order of the targets
+};
+
+// The device memory of an evaluation, beside the model's own activations.
+struct EvaluationMemory {
+  EvaluationMemory(Arena& arena, const Gemma2& model, int64_t B, int64_t T, std::span<const EvaluationTarget> targets);
+
+  EvaluationWorkspace workspace;
+  Tensor tokens;  // (B * T) i32
+  Tensor nll;     // (B * T) f32
+};
+
+// The mean for the mean ablation is that of x at the counted positions of the first contexts, at most
+// this many; it is also the centre about which variances are summed.
+constexpr int64_t kMeanContexts = 64;
+
+// Evaluates on the next contexts of `stream`, a.B at a time. An Error if it holds none.
+Evaluation evaluate(Context& ctx, const Gemma2& model, Gemma2::Activations& a, EvaluationMemory& memory,
+                    TokenStream& stream, std::span<const EvaluationTarget> targets, const EvaluationOptions& options,
+                    Progress& progress);
+
+// {"value": ..., "standard_error": ...}; what is not defined is null.
+nlohmann::ordered_json to_json(const Estimate& e);
+nlohmann::ordered_json to_json(const Evaluation& e);                 // the model's part
+nlohmann::ordered_json to_json(const Evaluation& e, size_t target);  // that of one SAE
+
+// A table for a terminal, one SAE a column, with standard errors; names: as many as SAEs.
+std::string evaluation_table(const Evaluation& e, std::span<const std::string> names);
+
+}  // namespace gsae
