@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "bench/random_gemma.h"
+#include "bench/random_model.h"
 #include "bench/timer.h"
 #include "io/hub.h"
 #include "model/gemma2.h"
@@ -34,19 +34,18 @@ void run_forward(benchmark::State& state, const std::string& dir, DType compute,
 }
 
 void forward_demo(benchmark::State& state, DType compute) {
-  run_forward(state, demo_folder() + "/model", compute, 3, 16, 256);
+  run_forward(state, demo_folder() + "/model", compute, 3, state.range(0), 256);
 }
-BENCHMARK_CAPTURE(forward_demo, f32, DType::kF32)->UseManualTime();
-BENCHMARK_CAPTURE(forward_demo, bf16, DType::kBF16)->UseManualTime();
+// Args: contexts of 256 in a pass. 4 is what `train` takes, 16 what the peers are compared at.
+BENCHMARK_CAPTURE(forward_demo, f32, DType::kF32)->Arg(16)->Arg(4)->UseManualTime();
+BENCHMARK_CAPTURE(forward_demo, bf16, DType::kBF16)->Arg(16)->Arg(4)->UseManualTime();
 
 // One layer of 2B's shape, with a small vocabulary: the layer does not see it.
 void forward_2b_layer(benchmark::State& state, DType compute) {
-  GemmaConfig shape = named_shape("2b");
-  shape.vocab = 1024, shape.layers = 1, shape.sliding.resize(1);
   std::string dir = (std::filesystem::temp_directory_path() / "gsae_bench_XXXXXX").string();
   if (!mkdtemp(dir.data())) return state.SkipWithError("cannot make a folder for the checkpoint");
   try {
-    write_random_gemma(dir, shape);
+    write_random_model({.shape = "2b", .out = dir, .layers = 1, .vocab = 1024});
     run_forward(state, dir, compute, 0, 1, 1024);
   } catch (const Error& e) {
     state.SkipWithError(e.what());

@@ -21,7 +21,7 @@ namespace {
 // Rows per tile of the SAE step: what is (tile, F) should stay in the caches.
 constexpr int64_t kTile = 512;
 // Tokens per forward pass: enough rows for the products, few enough that activations stay near the processor.
-constexpr int64_t kForwardTokens = 2048;
+constexpr int64_t kForwardTokens = 1024;
 constexpr int64_t kLargestBuffer = 1'000'000;
 // What a process needs beside its plan: code, libraries, stacks, oneDNN's compiled products.
 constexpr int64_t kProcessBytes = int64_t{96} << 20;
