@@ -22,6 +22,31 @@ double Recipe::lambda_scale_at(int64_t step) const {
   return lambda_warmup > 0 ? std::min(double(step) / double(lambda_warmup), 1.0) : 1.0;
 }
 
+Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, int64_t width, int64_t latents) {
+  Recipe r;
+  r.preset = preset;
+  r.steps = steps;
+  r.batch = batch;
+  (void)width, (void)latents;
+  if (preset == "default") {
+    r.lr = 3e-3;
+    r.lr_warmup = 0;
+    r.lr_decay = 0.5;
+    r.beta2 = 0.99;
+    r.lambda_warmup = 0;
+    r.bandwidth = 0.003;
+    r.start = Recipe::Start::kData;
+    r.start_l0 = 4;
+  } else if (preset == "gemma-scope" || preset == "gemma-scope-2") {
+    r.penalty = preset == "gemma-scope" ? Recipe::Penalty::kL0 : Recipe::Penalty::kQuadratic;
+    r.lr_warmup = std::min<int64_t>(1000, steps / 10);
+    r.lambda_warmup = std::min<int64_t>(preset == "gemma-scope" ? 10000 : 50000, steps / 5);
+  } else {
+    throw Error(fmt::format("unknown preset '{}': must be default, gemma-scope or gemma-scope-2", preset));
+  }
+  return r;
+}
+
 const char* name(Recipe::Penalty p) { return p == Recipe::Penalty::kL0 ? "l0" : "quadratic"; }
 const char* name(Recipe::Start s) { return s == Recipe::Start::kRandom ? "random" : "data"; }
 

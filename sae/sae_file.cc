@@ -242,7 +242,10 @@ void write_sae_folder(const std::string& dir, const SaeParameters& params, const
   for (const auto& [name, tensor] : members(params))
     arrays.push_back({name, Shape(tensor.dim.begin(), tensor.dim.begin() + tensor.rank), tensor.data<float>()});
   write_npz(dir + "/params.npz", arrays);
+  write_sae_description(dir, params, description);
+}
 
+void write_sae_description(const std::string& dir, const SaeParameters& params, const SaeDescription& description) {
   const SaeDescription& s = description;
   nlohmann::ordered_json j{{"architecture", "jumprelu"}, {"dtype", "float32"}};
   const auto put = [&](const char* key, auto value) {

@@ -48,5 +48,7 @@ struct SaeDescription {
 // Writes DIR/params.npz and then DIR/config.json, each whole or not at all, creating DIR. `params`
 // is folded and on the cpu.
 void write_sae_folder(const std::string& dir, const SaeParameters& params, const SaeDescription& description);
+// DIR/config.json alone: what is known about the SAE has changed.
+void write_sae_description(const std::string& dir, const SaeParameters& params, const SaeDescription& description);
 
 }  // namespace gsae

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "io/system_memory.h"
+#include "kernels/tensor.h"
 
 namespace gsae {
 
@@ -20,6 +21,9 @@ struct Peaks {
   double f32 = 0, bf16 = 0;  // FLOP/s of kernels/matmul, by the dtype of its operands
   double bandwidth = 0;      // bytes/s of a[i] = b[i] + s c[i], 12 bytes an element (McCalpin's STREAM triad)
 };
+
+// The first or the second of these alone, in a fraction of a second.
+double measure_product_peak(DType dtype);
 
 // Measures for one to two seconds, on as many threads as OpenMP is set to, in 384 MiB that are given back. On a busy
 // machine the peaks come out low. Each of the triad's arrays has 128 MiB, to lie beyond the last-level cache: of a

@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "tools/interrupt.h"
 #include "tools/options.h"
 
 // Exit status: 0; 1 for what went wrong; 2 for a command line that cannot be meant.
@@ -23,6 +24,9 @@ int main(int argc, char** argv) {
   } catch (const gsae::UsageError& e) {
     fmt::print(stderr, "gemma_sae: {}\n", e.what());
     return 2;
+  } catch (const gsae::Interrupted& e) {
+    fmt::print(stderr, "gemma_sae: {}\n", e.what());
+    return 128 + gsae::interrupted();
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "gemma_sae: out of memory: use a smaller --buffer, --batch or --width\n");
     return 1;

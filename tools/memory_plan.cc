@@ -3,10 +3,7 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
-#include <algorithm>
-#include <fstream>
-#include <limits>
-
+#include "io/system_memory.h"
 #include "kernels/check.h"
 
 namespace gsae {
@@ -38,31 +35,7 @@ void MemoryPlan::check() const {
   throw Error(fmt::format("{}\nthis does not fit: choose a smaller --buffer, --batch or --width", table()));
 }
 
-namespace {
-
-int64_t read_number(const char* path, int64_t otherwise) {
-  std::ifstream in(path);
-  int64_t value = 0;
-  return in >> value ? value : otherwise;  // "max" is no number: no limit
-}
-
-}  // namespace
-
-int64_t available_memory() {
-  int64_t available = std::numeric_limits<int64_t>::max();
-  std::ifstream in("/proc/meminfo");
-  std::string word;
-  while (in >> word)
-    if (word == "MemAvailable:") {
-      in >> available;
-      available *= 1024;
-      break;
-    }
-  const int64_t none = std::numeric_limits<int64_t>::max();
-  const int64_t limit = read_number("/sys/fs/cgroup/memory.max", none);
-  if (limit != none) available = std::min(available, limit - read_number("/sys/fs/cgroup/memory.current", 0));
-  return available;
-}
+int64_t available_memory() { return static_cast<int64_t>(system_memory().available); }
 
 int64_t peak_resident_memory() {
   rusage usage{};

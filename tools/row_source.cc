@@ -9,19 +9,20 @@
 
 namespace gsae {
 
-ModelSource::ModelSource(Arena& arena, const Gemma2& model, DType compute, TokenStream& stream, int64_t context,
-                         int64_t sequences, Site site, int64_t layer)
+ModelSource::ModelSource(Arena& arena, const Gemma2& model, DType compute, int64_t context, int64_t sequences,
+                         Site site, int64_t layer)
     : model_(model),
-      stream_(stream),
       site_(site),
       layer_(layer),
       activations_(arena, model.config(), compute, sequences, context),
       tokens_(arena.take("tokens", DType::kI32, {sequences, context})) {}
 
+void ModelSource::open(const TokenStreamOptions& text) { stream_ = std::make_unique<TokenStream>(text); }
+
 int64_t ModelSource::width() const { return model_.site_width(site_); }
 
 bool ModelSource::fill(Context& ctx, ActivationBuffer& buffer) {
-  TokenBatch batch = stream_.next(tokens_.dim[0]);
+  TokenBatch batch = stream_->next(tokens_.dim[0]);
   if (batch.sequences == 0) return false;
   const Tensor tokens = tokens_.rows(0, batch.sequences);
   copy(ctx, tokens, view(batch.tokens.data(), {batch.sequences, batch.context}));

@@ -26,17 +26,20 @@ class RowSource {
 // BOS, EOS and padding stay out.
 class ModelSource : public RowSource {
  public:
-  ModelSource(Arena& arena, const Gemma2& model, DType compute, TokenStream& stream, int64_t context, int64_t sequences,
-              Site site, int64_t layer);
+  ModelSource(Arena& arena, const Gemma2& model, DType compute, int64_t context, int64_t sequences, Site site,
+              int64_t layer);
+  void open(const TokenStreamOptions& text);  // before the first fill
+  void close() { stream_.reset(); }           // ends its threads and frees its memory
+  Gemma2::Activations& activations() { return activations_; }
   int64_t width() const override;
   int64_t chunk() const override { return tokens_.size(); }
   bool fill(Context& ctx, ActivationBuffer& buffer) override;
   double flops_per_row() const override;
-  int64_t epoch() const override { return stream_.statistics().epoch; }
+  int64_t epoch() const override { return stream_ ? stream_->statistics().epoch : 0; }
 
  private:
   const Gemma2& model_;
-  TokenStream& stream_;
+  std::unique_ptr<TokenStream> stream_;
   Site site_;
   int64_t layer_;
   Gemma2::Activations activations_;
