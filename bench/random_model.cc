@@ -162,13 +162,7 @@ void write_shard(const std::string& path, const std::vector<Weight>& weights, si
 
 WrittenModel write_random_model(const RandomModelOptions& options) {
   WrittenModel model;
-  GemmaConfig& c = model.config = named_shape(options.shape);
-  if (options.layers < 0 || options.layers > c.layers)
-    throw Error(fmt::format("--layers {}: {} has 1 to {}", options.layers, options.shape, c.layers));
-  if (options.vocab < 0 || options.vocab > c.vocab)
-    throw Error(fmt::format("--vocab {}: {} has 1 to {}", options.vocab, options.shape, c.vocab));
-  if (options.layers > 0) c.layers = options.layers;
-  if (options.vocab > 0) c.vocab = options.vocab;
+  const GemmaConfig& c = options.shape;
   if (options.shard_bytes <= 0) throw Error("--shard-bytes must be positive");
   const fs::path out(options.out);
   require_empty(out);

@@ -16,17 +16,14 @@ namespace gsae::bench {
 // from layer to layer; norm weights have standard deviation 0.1. Every weight is a function of
 // (seed, tensor, index): the same on any machine, with any number of threads.
 struct RandomModelOptions {
-  std::string shape = "2b";  // of named_shape
-  std::string out = "";      // folder; must not hold a model
-  int64_t layers = 0;        // fewer than the shape has; 0: all
-  int64_t vocab = 0;         // fewer pieces than the shape has; 0: all
+  GemmaConfig shape;     // of named_shape, or a part of it
+  std::string out = "";  // folder; must not hold a model
   uint64_t seed = 0;
   int64_t shard_bytes = int64_t{2} << 30;  // of tensors in a file; one tensor may be larger
   std::string tokenizer = "";              // a tokenizer.model to copy; empty: none
 };
 
 struct WrittenModel {
-  GemmaConfig config;
   int64_t parameters = 0, bytes = 0;
   std::vector<std::string> files;
 };
