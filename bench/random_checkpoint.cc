@@ -29,19 +29,20 @@ void write_config(const std::string& path, const GemmaConfig& c) {
   std::string types;
   for (const bool sliding : c.sliding)
     types += fmt::format("{}\"{}_attention\"", types.empty() ? "" : ", ", sliding ? "sliding" : "full");
-  const auto cap = [](double v) { return v > 0 ? fmt::format("{}", v) : std::string("null"); };
+  // transformers refuses integers here
+  const auto cap = [](double v) { return v > 0 ? fmt::format("{:#}", v) : std::string("null"); };
   write_text(path, fmt::format(R"({{
   "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "dtype": "bfloat16", "tie_word_embeddings": true,
   "vocab_size": {}, "hidden_size": {}, "num_hidden_layers": {}, "num_attention_heads": {}, "num_key_value_heads": {},
   "head_dim": {}, "intermediate_size": {}, "max_position_embeddings": {}, "sliding_window": {},
   "query_pre_attn_scalar": {}, "attn_logit_softcapping": {}, "final_logit_softcapping": {},
-  "rope_parameters": {{"rope_type": "default", "rope_theta": {}}}, "rms_norm_eps": {},
+  "rope_parameters": {{"rope_type": "default", "rope_theta": {:#}}}, "rms_norm_eps": {},
   "hidden_activation": "gelu_pytorch_tanh", "attention_bias": false, "layer_types": [{}],
   "bos_token_id": {}, "eos_token_id": {}, "pad_token_id": {}
 }}
 )",
                                c.vocab, c.width, c.layers, c.heads, c.kv_heads, c.head_width, c.ffn, c.max_positions,
-                               c.window, std::round(1 / (c.query_scale * c.query_scale)), cap(c.attention_cap),
+                               c.window, std::lround(1 / (c.query_scale * c.query_scale)), cap(c.attention_cap),
                                cap(c.logit_cap), c.rope_theta, c.norm_eps, types, c.bos, c.eos, c.pad));
 }
 

@@ -39,7 +39,7 @@ constexpr int kLanes = 16, kRows = 12;  // 24 of 32 registers accumulate
 constexpr int kLanes = 8, kRows = 6;  // 12 of 16
 #endif
 constexpr int kPanel = 2 * kLanes;
-constexpr int64_t kKeys = 128;  // a tile's: its scores and a block of values stay in the nearest cache
+constexpr int64_t kKeys = 256;  // a tile's: its scores stay in the nearest cache
 
 using Vec [[gnu::vector_size(4 * kLanes)]] = float;
 using Mask [[gnu::vector_size(4 * kLanes)]] = int32_t;
@@ -113,8 +113,8 @@ inline void transpose(Vec (&x)[kLanes]) {
 
 // kLanes queries of one head at consecutive positions.
 struct Group {
-  int64_t head = 0, position = 0;
-  int64_t count = 0;  // before the sequence ends; the other lanes repeat the last and are dropped
+  int64_t head, position;
+  int64_t count;  // before the sequence ends; the other lanes repeat the last and are dropped
 };
 
 // panel[c][lane] = scale * q[lane][c]
@@ -153,7 +153,7 @@ void unpack(T* out, int64_t stride, const float* panel, const float* sum, const 
     for (int lane = 0; lane < g.count; ++lane) store(out + lane * stride + c, panel[c * kPanel + lane] * inverse[lane]);
 }
 
-// What one thread works in: 80 KiB at most, on its stack.
+// What one thread works in: 96 KiB at most, on its stack.
 struct alignas(64) Scratch {
   float queries[kMaxHeadSize * kPanel];
   float result[kMaxHeadSize * kPanel];
@@ -196,6 +196,23 @@ template <bool kCapped> void softmax(Scratch& s, int64_t key, int64_t count, int
   }
 }
 
+// One panel against the keys that it sees, (T, dh) of its key head, and their values.
+void attend(Scratch& s, const Group (&groups)[2], const float* keys, const float* values, int64_t size, int64_t window,
+            float cap) {
+  const int64_t first = std::min(groups[0].position, groups[1].position);
+  const int64_t last = std::max(groups[0].position + groups[0].count, groups[1].position + groups[1].count) - 1;
+  std::fill_n(s.result, size * kPanel, 0.0f);
+  std::fill_n(s.sum, kPanel, 0.0f);
+  std::fill_n(s.max, kPanel, std::numeric_limits<float>::lowest());  // finite: -inf - -inf would be NaN
+  const auto softmax_tile = cap > 0 ? softmax<true> : softmax<false>;
+  for (int64_t j = std::max<int64_t>(0, first - window + 1), count; j <= last; j += count) {
+    count = std::min(kKeys, last + 1 - j);
+    product<false>(s.scores, count, keys + j * size, size, 1, s.queries, size, nullptr);
+    softmax_tile(s, j, count, static_cast<int32_t>(window), cap);
+    product<true>(s.result, size, values + j * size, 1, size, s.scores, count, s.factor);
+  }
+}
+
 }  // namespace
 
 void cpu::attention(Context&, Tensor out, Tensor q, Tensor k, Tensor v, const AttentionOptions& o) {
@@ -204,47 +221,28 @@ void cpu::attention(Context&, Tensor out, Tensor q, Tensor k, Tensor v, const At
   const int64_t panels = (blocks * share + 1) / 2;  // of a key head: the query heads of a block, then the next block
   const float scale = o.softcap > 0 ? o.scale / o.softcap : o.scale;
   const int64_t window = o.window > 0 ? std::min(o.window, length) : length;
-  const auto softmax_tile = o.softcap > 0 ? softmax<true> : softmax<false>;
+  const float *queries = q.data<float>(), *keys = k.data<float>(), *values = v.data<float>();
   dispatch_float(out.dtype, [&]<class T>() {
-  // Panels differ in work, the last ones see most keys; each is a thread's own, so who takes which changes nothing.
+    T* result = out.data<T>();
+    // Panels differ in work, the last ones see most keys; each is a thread's own, so who takes which changes nothing.
 #pragma omp parallel for schedule(dynamic)
     for (int64_t item = 0; item < q.dim[0] * kv_heads * panels; ++item) {
       const int64_t panel = panels - 1 - item % panels, kv = item / panels;  // kv: of all B * Hkv
       const int64_t sequence = kv / kv_heads, first_head = kv % kv_heads * share;
       Scratch s;
       Group groups[2];
-      int64_t first = length, last = 0;  // of the panel's positions
       for (int64_t h = 0; h < 2; ++h) {
-        const int64_t g = panel * 2 + h;
-        Group& group = groups[h];
         // the last panel may lack its second group: it then does its first twice
-        group = g == blocks * share ? groups[0] : Group{.head = first_head + g % share, .position = g / share * kLanes};
-        group.count = std::min<int64_t>(kLanes, length - group.position);
-        pack_queries(s.queries + h * kLanes,
-                     q.data<float>() + ((sequence * heads + group.head) * length + group.position) * size, group, size,
-                     scale);
-        for (int64_t lane = 0; lane < kLanes; ++lane) {
-          s.position[h * kLanes + lane] =
-              static_cast<int32_t>(group.position + std::min<int64_t>(lane, group.count - 1));
-        }
-        first = std::min(first, group.position);
-        last = std::max(last, group.position + group.count - 1);
+        const int64_t g = std::min(panel * 2 + h, blocks * share - 1), position = g / share * kLanes;
+        groups[h] = {first_head + g % share, position, std::min<int64_t>(kLanes, length - position)};
+        for (int lane = 0; lane < kLanes; ++lane) s.position[h * kLanes + lane] = static_cast<int32_t>(position + lane);
+        pack_queries(s.queries + h * kLanes, queries + ((sequence * heads + groups[h].head) * length + position) * size,
+                     groups[h], size, scale);
       }
-      std::fill_n(s.result, size * kPanel, 0.0f);
-      std::fill_n(s.sum, kPanel, 0.0f);
-      std::fill_n(s.max, kPanel, std::numeric_limits<float>::lowest());  // finite: -inf - -inf would be NaN
-
-      const float *keys = k.data<float>() + kv * length * size, *values = v.data<float>() + kv * length * size;
-      for (int64_t j = std::max<int64_t>(0, first - window + 1), count; j <= last; j += count) {
-        count = std::min(kKeys, last + 1 - j);
-        product<false>(s.scores, count, keys + j * size, size, 1, s.queries, size, nullptr);
-        softmax_tile(s, j, count, static_cast<int32_t>(window), o.softcap);
-        product<true>(s.result, size, values + j * size, 1, size, s.scores, count, s.factor);
-      }
-
+      attend(s, groups, keys + kv * length * size, values + kv * length * size, size, window, o.softcap);
       for (int64_t h = 0; h < 2; ++h) {
         const Group& g = groups[h];
-        unpack(out.data<T>() + (sequence * length + g.position) * heads * size + g.head * size, heads * size,
+        unpack(result + (sequence * length + g.position) * heads * size + g.head * size, heads * size,
                s.result + h * kLanes, s.sum + h * kLanes, g, size);
       }
     }

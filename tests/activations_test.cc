@@ -110,6 +110,22 @@ TEST(Activations, RowsSpecialTokensAndOverwriting) {
   EXPECT_EQ(five.metadata().at("dtype"), "f32");
 }
 
+// More contexts than one forward pass takes are counted on.
+TEST(Activations, SeveralBatches) {
+  const TempFolder dir;
+  const std::string data = std::string(GSAE_TEST_DATA) + "/eval/tokens.npy";  // 32 contexts of 256
+  const CommandResult r = run_command({"activations", "--model", "demo", "--layer", "0", "--site", "mlp", "--data",
+                                       data, "--keep-special", "--out", dir / "a.safetensors"});
+  ASSERT_EQ(r.status, 0) << r.err;
+  const SafetensorsFile file(dir / "a.safetensors");
+  const auto sequence = integers(file.get("sequence")), position = integers(file.get("position"));
+  ASSERT_EQ(sequence.size(), 32u * 256);
+  for (size_t i = 0; i < sequence.size(); ++i) {
+    ASSERT_EQ(sequence[i], int32_t(i / 256));
+    ASSERT_EQ(position[i], int32_t(i % 256));
+  }
+}
+
 TEST(Activations, RefusesWhatCannotBe) {
   const Golden golden;
   const TempFolder dir;
