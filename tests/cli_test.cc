@@ -168,6 +168,15 @@ TEST(Cli, AFolderThatHoldsARunIsLeftAsItIs) {
   EXPECT_EQ(after, before.size());
 }
 
+// Each pass of the model brings fewer rows than tokens: BOS is not trained on. The smallest buffer has to hold a batch
+// nevertheless.
+TEST(Cli, TheSmallestBufferHoldsABatch) {
+  const TempFolder folder;
+  std::vector<std::string> words = small_run(folder / "run");
+  *(std::find(words.begin(), words.end(), "--batch") + 1) = "4096";
+  expect_outcome(run_binary(words), 0);
+}
+
 TEST(Cli, AnOutputThatCannotBeWrittenIsAnErrorBeforeTheWork) {
   const TempFolder folder;
   test::write_bytes(folder / "file", "");
