@@ -17,6 +17,7 @@ enum Rate : int {
 
 struct AdamOptions {
   float epsilon = 1e-8f;
+  float rate_scale = 1;     // multiplies the learning rate
   float lowest = -3.4e38f;  // parameters are clamped to this from below
 };
 

@@ -21,6 +21,7 @@ struct Recipe {
   double lr_decay = 0;       // the last fraction of the run falls linearly to zero
   double beta2 = 0.999;
   double epsilon = 1e-8;
+  double decoder_rate = 1, threshold_rate = 1;  // multiply the learning rate of W_dec and of theta
 
   // sparsity
   Penalty penalty = Penalty::kL0;

@@ -118,6 +118,8 @@ nlohmann::json to_json(const Recipe& r) {
           {"beta1", 0.0},
           {"beta2", r.beta2},
           {"adam_epsilon", r.epsilon},
+          {"decoder_rate", r.decoder_rate},
+          {"threshold_rate", r.threshold_rate},
           {"penalty", name(r.penalty)},
           {"lambda", r.lambda},
           {"lambda_warmup_steps", r.lambda_warmup},
