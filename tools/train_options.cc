@@ -86,7 +86,7 @@ TrainPlan plan_training(const TrainOptions& o, int64_t d) {
 
   Recipe& r = plan.recipe;
   try {
-    r = preset_recipe(o.preset, steps, batch, d, plan.width);
+    r = preset_recipe(o.preset, steps, batch, d);
   } catch (const Error& e) {
     throw UsageError(fmt::format("--preset {}: {}", o.preset, e.what()));
   }
