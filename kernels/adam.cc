@@ -85,7 +85,7 @@ void cpu::adam_unit_rows(Context&, Tensor W, Tensor v, Tensor g, Tensor copy, Te
         update(w[c], m[c], update.grad_scale * (gi[c] - along * w[c]));
         square += w[c] * w[c];
       }
-      const float inverse = 1 / std::sqrt(square);
+      const float inverse = square == 0 ? 1 : 1 / std::sqrt(square);
 #pragma omp simd
       for (int64_t c = 0; c < d; ++c) w[c] *= inverse;
       if (copy) gsae::convert(copy.data<BF16>() + i * d, w, d);

@@ -14,7 +14,7 @@ void jump_relu(Context& ctx, Tensor f, Tensor z, Tensor bias, Tensor theta, Tens
   CHECKF(f.is({n, latents}), "jump_relu: f {} must match z {}", f, z);
   CHECKF(bias.is({latents}) && theta.is({latents}), "jump_relu: bias {} and theta {} must be ({})", bias, theta,
          latents);
-  CHECKF(!l0 || l0.is({n}), "jump_relu: l0 {} must be ({})", l0, n);
+  CHECKF(!l0 || (l0.is({n}) && l0.dtype == DType::kF32), "jump_relu: l0 {} must be f32[{}]", l0, n);
   CHECKF(!fired || (fired.is({latents}) && fired.dtype == DType::kI32), "jump_relu: fired {} must be i32[{}]", fired,
          latents);
   if (z.size() == 0) return;
@@ -54,7 +54,7 @@ void cpu::jump_relu(Context&, Tensor f, Tensor z, Tensor bias, Tensor theta, Ten
 #pragma omp simd reduction(+ : count)
         for (int64_t i = 0; i < latents; ++i) {
           const float v = zr[i] + b[i];
-          const bool on = v > t[i];
+          const bool on = !(v <= t[i]);  // NaN is on, and shows
           zr[i] = v;
           store(fr + i, on ? v : 0.0f);
           count += on;
