@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "bench/random_gemma.h"
+#include "bench/random_model.h"
 #include "bench/timer.h"
 #include "io/hub.h"
 #include "model/gemma2.h"
@@ -46,7 +46,7 @@ void forward_2b_layer(benchmark::State& state, DType compute) {
   std::string dir = (std::filesystem::temp_directory_path() / "gsae_bench_XXXXXX").string();
   if (!mkdtemp(dir.data())) return state.SkipWithError("cannot make a folder for the checkpoint");
   try {
-    write_random_gemma(dir, shape);
+    write_random_model({.shape = shape, .out = dir});
     run_forward(state, dir, compute, 0, 1, 1024);
   } catch (const Error& e) {
     state.SkipWithError(e.what());

@@ -1,6 +1,5 @@
-#include <filesystem>
+#include <vector>
 
-#include "bench/random_checkpoint.h"
 #include "bench/timer.h"
 #include "kernels/embedding.h"
 #include "kernels/geglu.h"
@@ -9,7 +8,6 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rms_norm_residual.h"
 #include "kernels/rope.h"
-#include "model/gemma2.h"
 
 namespace gsae::bench {
 
@@ -94,61 +92,6 @@ void geglu(benchmark::State& state, DType out_type) {
 }
 BENCHMARK_CAPTURE(geglu, f32, DType::kF32)->Args({4096, 768})->Args({1024, 9216})->UseManualTime();
 BENCHMARK_CAPTURE(geglu, bf16, DType::kBF16)->Args({4096, 768})->Args({1024, 9216})->UseManualTime();
-
-namespace {
-
-// Tokens per second through the layers up to and including `layer`.
-void forward(benchmark::State& state, const std::string& dir, DType compute, int64_t B, int64_t T, int64_t layer) {
-  Context ctx(Device::kCpu);
-  const Gemma2 gemma(ctx, dir, compute);
-  Arena plan;
-  Gemma2::Activations(plan, gemma.config(), compute, B, T);
-  const Buffer memory(Device::kCpu, plan.used());
-  Arena arena(memory);
-  Gemma2::Activations acts(arena, gemma.config(), compute, B, T);
-  std::vector<int32_t> tokens(B * T);
-  for (int64_t i = 0; i < B * T; ++i)
-    tokens[i] = static_cast<int32_t>(Random(1, Random::kShuffleRows).below(gemma.config().vocab, i));
-  const Hook hook{Site::kRes, layer, false, [](Context&, Tensor) {}};
-  const auto run = [&] { gemma.forward(ctx, acts, view(tokens.data(), {B, T}), {&hook, 1}); };
-  run();  // maps the weights' pages, compiles the products
-  measure(state, ctx, run);
-  state.counters["tok/s"] =
-      benchmark::Counter(static_cast<double>(state.iterations() * B * T), benchmark::Counter::kIsRate);
-}
-
-}  // namespace
-
-void forward_demo(benchmark::State& state, DType compute) {
-  forward(state, GSAE_DEMO_DATA "/model", compute, state.range(0), state.range(1), 3);
-}
-BENCHMARK_CAPTURE(forward_demo, f32, DType::kF32)
-    ->Args({16, 256})
-    ->Args({1, 256})
-    ->Args({4, 256})
-    ->Args({64, 256})
-    ->UseManualTime();
-BENCHMARK_CAPTURE(forward_demo, bf16, DType::kBF16)
-    ->Args({16, 256})
-    ->Args({1, 256})
-    ->Args({4, 256})
-    ->Args({64, 256})
-    ->UseManualTime();
-
-// One layer of the true 2B shape, with random weights and a small vocabulary.
-void layer_2b(benchmark::State& state, DType compute) {
-  std::string dir = (std::filesystem::temp_directory_path() / "gsae_bench_XXXXXX").string();
-  if (!mkdtemp(dir.data())) return state.SkipWithError("no temporary folder");
-  GemmaConfig c = named_shape("2b");
-  c.layers = 1;
-  c.sliding.resize(1);
-  c.vocab = 1024;
-  write_random_checkpoint(dir, c, 1, 1);
-  forward(state, dir, compute, 1, state.range(0), 0);
-  std::filesystem::remove_all(dir);
-}
-BENCHMARK_CAPTURE(layer_2b, f32, DType::kF32)->Args({1024})->UseManualTime();
-BENCHMARK_CAPTURE(layer_2b, bf16, DType::kBF16)->Args({1024})->UseManualTime();
 
 }  // namespace gsae::bench
 

@@ -62,7 +62,6 @@ bool DocumentReader::next_line(std::string& text) {
   while (true) {
     try {
       if (!lines_->next(line)) return false;
-      if (lines_->number() == 1 && line.starts_with("\xEF\xBB\xBF")) line.remove_prefix(3);
       if (is_blank(line)) continue;
     } catch (const LineTooLong& e) {
       bad(lines_->number(), e.what());

@@ -35,8 +35,8 @@ class Tokenizer {
   std::unique_ptr<State> state_;
 };
 
-// Encodes exactly as the Tokenizer does, but remembers the words it has met: on prose some twenty
-// times as fast. For one thread; takes up to some 20 MB.
+// Encodes exactly as the Tokenizer does, but remembers the words it has met: on prose ten to
+// thirty times as fast. For one thread; takes up to some 20 MB.
 class WordEncoder {
  public:
   explicit WordEncoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}

@@ -42,7 +42,7 @@ struct Update {
   float lr, beta2, unbias, grad_scale, epsilon, lowest;
 
   Update(Tensor rates, AdamOptions o)
-      : lr(rates.data<float>()[kLearningRate]),
+      : lr(o.rate_scale * rates.data<float>()[kLearningRate]),
         beta2(rates.data<float>()[kBeta2]),
         unbias(rates.data<float>()[kUnbias]),
         grad_scale(rates.data<float>()[kGradScale]),

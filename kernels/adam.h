@@ -19,6 +19,7 @@ enum Rate : int {
 
 struct AdamOptions {
   float epsilon = 1e-8f;
+  float rate_scale = 1;                                    // multiplies the learning rate
   float lowest = -std::numeric_limits<float>::infinity();  // parameters are clamped to this from below; NaN stays
 };
 

@@ -87,15 +87,17 @@ void dense_gradients(Context& ctx, SaeState& s, DenseWorkspace& w, const Recipe&
 }
 
 void apply_gradients(Context& ctx, SaeState& s, const SaeParameters& g, const Recipe& recipe) {
-  const AdamOptions adam_options{.epsilon = static_cast<float>(recipe.epsilon)};
-  AdamOptions positive = adam_options;
-  positive.lowest = 0;  // theta >= 0
+  const AdamOptions plain{.epsilon = static_cast<float>(recipe.epsilon)};
+  AdamOptions decoder = plain, threshold = plain;
+  decoder.rate_scale = static_cast<float>(recipe.decoder_rate);
+  threshold.rate_scale = static_cast<float>(recipe.threshold_rate);
+  threshold.lowest = 0;  // theta >= 0
   SaeParameters &p = s.p, &v = s.second_moment;
-  adam_unit_rows(ctx, p.W_dec, v.W_dec, g.W_dec, s.W_dec16, s.rates, adam_options);
-  adam(ctx, p.W_enc, v.W_enc, g.W_enc, s.W_enc16, s.rates, adam_options);
-  adam(ctx, p.b_enc, v.b_enc, g.b_enc, {}, s.rates, adam_options);
-  adam(ctx, p.b_dec, v.b_dec, g.b_dec, {}, s.rates, adam_options);
-  adam(ctx, p.threshold, v.threshold, g.threshold, {}, s.rates, positive);
+  adam_unit_rows(ctx, p.W_dec, v.W_dec, g.W_dec, s.W_dec16, s.rates, decoder);
+  adam(ctx, p.W_enc, v.W_enc, g.W_enc, s.W_enc16, s.rates, plain);
+  adam(ctx, p.b_enc, v.b_enc, g.b_enc, {}, s.rates, plain);
+  adam(ctx, p.b_dec, v.b_dec, g.b_dec, {}, s.rates, plain);
+  adam(ctx, p.threshold, v.threshold, g.threshold, {}, s.rates, threshold);
 }
 
 }  // namespace gsae

@@ -21,13 +21,14 @@ struct Recipe {
   double lr_decay = 0;       // the last fraction of the run falls linearly to zero
   double beta2 = 0.999;
   double epsilon = 1e-8;
+  double decoder_rate = 1, threshold_rate = 1;  // multiply the learning rate of W_dec and of theta
 
   // sparsity
   Penalty penalty = Penalty::kL0;
   double lambda = 0;        // given, or where the controller starts
   double target_l0 = 0;     // 0: none, lambda is the plain recipe
   bool controller = false;  // lambda follows the measured L0
-  double integral_gain = 0.01, proportional_gain = 2;
+  double integral_gain = 0.05, proportional_gain = 2;
   int64_t lambda_warmup = 10000;  // steps, linear
   double bandwidth = 0.001;
 
@@ -42,10 +43,10 @@ struct Recipe {
   double lambda_scale_at(int64_t step) const;  // min(step / lambda_warmup, 1)
 };
 
-// The settings of a preset for a run of `steps` steps of an SAE of `width` inputs and `latents` latents.
+// The settings of a preset for a run of `steps` steps of an SAE with `width` inputs.
 // Warm-ups shrink for runs too short to hold them. Presets: default, gemma-scope, gemma-scope-2; an Error
 // names them otherwise.
-Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, int64_t width, int64_t latents);
+Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, int64_t width);
 
 const char* name(Recipe::Penalty p);
 const char* name(Recipe::Start s);

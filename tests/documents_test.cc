@@ -192,6 +192,9 @@ TEST_F(Documents, LongTextIsCutAtBlankLinesLinesAndCharacters) {
     together += piece;
   }
   EXPECT_EQ(together, text);
+  // so few bytes at a time that the decompressor holds back more than it gives
+  EXPECT_EQ(read(file("a.txt.zst", zstd(text)), {.max_text_bytes = 10}), pieces(text));
+  EXPECT_EQ(read(file("a.txt.gz", gzip(text)), {.max_text_bytes = 10}), pieces(text));
 }
 
 TEST_F(Documents, InvalidTextIsAnErrorOrASkip) {

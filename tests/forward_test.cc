@@ -132,6 +132,23 @@ TEST_P(Forward, Bf16IsAsGoodAsTransformers) {
   if (std::getenv("GSAE_SHOW_ERRORS")) fmt::print("worst error: {:.3f} of the naive one\n", worst_ratio);
 }
 
+// sqrt(48) is 6.9282; the published model multiplies by it in bf16: 6.9375. One product, so exact.
+TEST(ForwardScale, IsRoundedInBf16Only) {
+  const Golden golden("mqa_caps_bite");
+  const SafetensorsFile file(golden.dir + "/model.safetensors");
+  const auto table = to_f32(file.get("model.embed_tokens.weight"));
+  for (const DType compute : {DType::kF32, DType::kBF16}) {
+    Engine e(golden.dir, compute, golden.B(), golden.T());
+    const Hook hook = e.keep(Site::kPre, 0);
+    e.gemma.forward(e.ctx, e.acts, golden.tokens, {&hook, 1});
+    const float scale = compute == DType::kF32 ? std::sqrt(48.0f) : 6.9375f;
+    std::vector<float> want;
+    for (int64_t i = 0; i < golden.tokens.size(); ++i)
+      for (int64_t c = 0; c < 48; ++c) want.push_back(table[golden.tokens.data<int32_t>()[i] * 48 + c] * scale);
+    EXPECT_EQ(e.got.at("pre.0"), want);
+  }
+}
+
 // Exact from here on: the same operations on the same numbers, whatever else is asked of the pass.
 TEST_P(Forward, StopsAfterTheLastHookWithTheSameBits) {
   const Golden golden(GetParam());

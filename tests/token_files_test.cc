@@ -114,12 +114,14 @@ TEST_F(TokenFiles, AStreamFallsIntoDocuments) {
   EXPECT_EQ(documents({11, 12}), (std::vector<Ids>{{11, 12}}));
 
   // longer than what is read at a time; a boundary right at its end, one before it, and one behind
-  const int64_t most = StreamDocuments::kMaxTokens;
-  const std::pair<int64_t, std::vector<int64_t>> cases[] = {
-      {most - 1, {most - 1, most, 6}}, {most, {most, most, 5}}, {most + 1, {most, 1, most, 4}}};
+  const auto most = static_cast<int32_t>(StreamDocuments::kMaxTokens);
+  const std::pair<Ids, std::vector<int64_t>> cases[] = {{{most - 1}, {most - 1, most, 6}},
+                                                        {{most}, {most, most, 5}},
+                                                        {{most + 1}, {most, 1, most, 4}},
+                                                        {{5, most}, {5, most - 5, most, 5}}};
   for (const auto& [at, want] : cases) {
     Ids stream(static_cast<size_t>(2 * most + 5), 7);
-    stream[static_cast<size_t>(at)] = 2;
+    for (const int32_t a : at) stream[static_cast<size_t>(a)] = 2;
     Ids together;
     std::vector<int64_t> sizes;
     for (const Ids& ids : documents(stream)) {
@@ -127,7 +129,7 @@ TEST_F(TokenFiles, AStreamFallsIntoDocuments) {
       sizes.push_back(static_cast<int64_t>(ids.size()));
     }
     EXPECT_EQ(together, stream);
-    EXPECT_EQ(sizes, want) << at;
+    EXPECT_EQ(sizes, want);
   }
 }
 

@@ -303,6 +303,30 @@ TEST_F(TokenStreams, AStreamOfTokensInOrderIsTheFile) {
   EXPECT_EQ(drain(in_order({a, b, c}, 5)), (Ids{2, 11, 12, 13, 2, 2, 21, 22, 23, 2}));
 }
 
+// Documents that end in EOS and begin with no BOS: where shuffling puts one behind another than in the
+// file, a BOS goes between.
+TEST_F(TokenStreams, ABosWhereDocumentsOfAStreamAreJoined) {
+  Ids stream;
+  for (int32_t i = 10; i < 510; ++i) stream.insert(stream.end(), {i, i, 1});
+  TokenStreamOptions o = in_order({npy("a.npy", {1500}, stream)}, 50);
+  o.shuffle = true;
+  const Ids got = drain(o);
+  int joins = 0;
+  for (size_t p = 2; p < got.size(); ++p) {
+    if (got[p - 1] != 1 || got[p] == kBos) continue;  // a document that begins right behind another
+    EXPECT_EQ(got[p - 2] + 1, got[p]) << p;
+    ++joins;
+  }
+  EXPECT_LT(joins, 20);  // 500 documents: one, on average, is still behind its predecessor
+}
+
+// Each pass begins a context of its own: what the one before left over is dropped.
+TEST_F(TokenStreams, APassLeavesNothingToTheNext) {
+  TokenStreamOptions o = in_order({npy("a.npy", {6}, {2, 11, 12, 13, 14, 15})}, 4);
+  o.repeat = true;
+  EXPECT_EQ(drain(o, 3, 3), (Ids{2, 11, 12, 13, 2, 11, 12, 13, 2, 11, 12, 13}));
+}
+
 TEST_F(TokenStreams, TooLittleDataEndsAtOnce) {
   TokenStreamOptions o = in_order({jsonl("a.jsonl", {"a few words", "and more"})}, 1024);
   o.repeat = true;

@@ -31,7 +31,8 @@ std::string cell(const std::string& key, const Json& v) {
   if (v.is_null()) return "-";
   if (v.is_string()) return printable(v.get<std::string>());
   if (v.is_boolean()) return v.get<bool>() ? "yes" : "no";
-  if (key.ends_with("bytes") && v.is_number_integer()) return format_bytes(v.get<int64_t>());
+  if (key.ends_with("bytes") && v.is_number_integer())
+    return v < 1024 ? fmt::format("{} B", v.get<int64_t>()) : format_bytes(v.get<int64_t>());
   if (v.is_number_float()) return fmt::format("{:.5g}", v.get<double>());
   if (is_estimate(v)) return cell("", v["value"]) + " +- " + cell("", v["standard_error"]);
   if (v.is_array()) {

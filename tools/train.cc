@@ -21,7 +21,7 @@ namespace {
 // Rows per tile of the SAE step: what is (tile, F) should stay in the caches.
 constexpr int64_t kTile = 512;
 // Tokens per forward pass: enough rows for the products, few enough that activations stay near the processor.
-constexpr int64_t kForwardTokens = 2048;
+constexpr int64_t kForwardTokens = 1024;
 constexpr int64_t kLargestBuffer = 1'000'000;
 // What a process needs beside its plan: code, libraries, stacks, oneDNN's compiled products.
 constexpr int64_t kProcessBytes = int64_t{96} << 20;
@@ -41,14 +41,15 @@ std::string default_folder(const Run& run) {
 // The rows that the shuffle buffer holds: --buffer, or a million, or an eighth of a run too short to be worth the wait
 // for them, or what half of the memory that is left can hold.
 int64_t buffer_rows(const Run& run, int64_t chunk, int64_t row_bytes, int64_t other_bytes) {
-  const int64_t least = std::max(chunk, run.plan.recipe.batch), most = std::numeric_limits<int32_t>::max();
+  // As long as less than a batch is held, there has to be room for what arrives at once.
+  const int64_t least = chunk + run.plan.recipe.batch, most = std::numeric_limits<int32_t>::max();
   if (run.options.buffer.empty()) {
     const int64_t fits = (available_memory() - other_bytes) / 2 / row_bytes;
     return std::max(least, std::min({kLargestBuffer, run.plan.tokens / 8, fits}));
   }
   const int64_t rows = parse_count(run.options.buffer);
   if (rows < least || rows > most)
-    throw UsageError(fmt::format("--buffer {}: must be from {} (what arrives or leaves at once) to {} activations",
+    throw UsageError(fmt::format("--buffer {}: must be from {} (a batch and what arrives at once) to {} activations",
                                  run.options.buffer, least, most));
   return rows;
 }

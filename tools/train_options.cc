@@ -86,7 +86,7 @@ TrainPlan plan_training(const TrainOptions& o, int64_t d) {
 
   Recipe& r = plan.recipe;
   try {
-    r = preset_recipe(o.preset, steps, batch, d, plan.width);
+    r = preset_recipe(o.preset, steps, batch, d);
   } catch (const Error& e) {
     throw UsageError(fmt::format("--preset {}: {}", o.preset, e.what()));
   }
@@ -118,6 +118,8 @@ nlohmann::json to_json(const Recipe& r) {
           {"beta1", 0.0},
           {"beta2", r.beta2},
           {"adam_epsilon", r.epsilon},
+          {"decoder_rate", r.decoder_rate},
+          {"threshold_rate", r.threshold_rate},
           {"penalty", name(r.penalty)},
           {"lambda", r.lambda},
           {"lambda_warmup_steps", r.lambda_warmup},

@@ -33,7 +33,7 @@ ours() { # NAME TRAIN-OPTIONS...: the whole process by the clock, from start to 
   shift
   rm -rf "$run"
   start=$(date +%s.%N)
-  quietly ./gemma_sae train --model demo --data "$out/tokens.npy" --out "$run" --quiet --eval-contexts 1 "${job[@]}" "$@"
+  quietly ./gemma_sae train --model demo --data "$out/tokens.npy" --out "$run" --quiet --eval-contexts 0 "${job[@]}" "$@"
   end=$(date +%s.%N)
   "$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import result
 result.append(sys.argv[2], "gemma_sae", sys.argv[3], int(sys.argv[4]), float(sys.argv[6]) - float(sys.argv[5]))' \
