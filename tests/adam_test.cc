@@ -70,6 +70,23 @@ TEST(AdamCpu, ClampsFromBelow) {
   EXPECT_EQ(copy.read(), in_bf16(p.read()));
 }
 
+// The decoder and the thresholds have rates of their own: a factor of the common one, here a power of two, so exact.
+TEST(AdamCpu, RateScaleMultipliesTheRate) {
+  Context ctx(Device::kCpu);
+  const int64_t n = 50;
+  const auto p0 = uniform(n, 1, DType::kF32, -1, 1), g = uniform(n, 2, DType::kF32, -1, 1);
+  const auto run = [&](float lr, float rate_scale, bool rows) {
+    Guarded p(ctx, DType::kF32, {5, 10}, p0), v(ctx, DType::kF32, {5, 10}, std::vector<float>(n));
+    (rows ? adam_unit_rows : adam)(ctx, p, v, Guarded(ctx, DType::kF32, {5, 10}, g), {}, rates(ctx, lr, 0.9f, 1),
+                                   {.rate_scale = rate_scale});
+    return p.read();
+  };
+  for (const bool rows : {false, true}) {
+    EXPECT_EQ(run(0.1f, 4, rows), run(0.4f, 1, rows));
+    EXPECT_NE(run(0.1f, 4, rows), run(0.1f, 1, rows));
+  }
+}
+
 // A NaN or an infinite gradient must not be clamped away, or training would go on without anyone knowing.
 TEST(AdamCpu, NanStays) {
   Context ctx(Device::kCpu);

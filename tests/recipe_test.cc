@@ -50,7 +50,7 @@ TEST(Recipe, LambdaRisesLinearly) {
 
 TEST(Recipe, GemmaScopePresets) {
   for (const std::string preset : {"gemma-scope", "gemma-scope-2"}) {
-    const Recipe r = preset_recipe(preset, 1000000, 4096, 2304, 16384);
+    const Recipe r = preset_recipe(preset, 1000000, 4096, 2304);
     EXPECT_EQ(r.preset, preset);
     EXPECT_EQ(r.steps, 1000000);
     EXPECT_EQ(r.batch, 4096);
@@ -72,7 +72,7 @@ TEST(Recipe, GemmaScopePresets) {
 TEST(Recipe, WarmUpsShrinkForShortRuns) {
   for (const std::string preset : {"default", "gemma-scope", "gemma-scope-2"})
     for (const int64_t steps : {1, 10, 500, 5000}) {
-      const Recipe r = preset_recipe(preset, steps, 4096, 2304, 16384);
+      const Recipe r = preset_recipe(preset, steps, 4096, 2304);
       EXPECT_LE(r.lr_warmup, steps / 2) << preset << " " << steps;
       EXPECT_LE(r.lambda_warmup, steps / 2) << preset << " " << steps;
       for (int64_t s = 0; s < steps; ++s) ASSERT_GT(r.lr_at(s), 0) << preset << " " << steps << " at " << s;
@@ -82,7 +82,7 @@ TEST(Recipe, WarmUpsShrinkForShortRuns) {
 
 TEST(Recipe, AnUnknownPresetIsRefusedWithTheList) {
   try {
-    preset_recipe("gemma-scope-3", 1000, 4096, 2304, 16384);
+    preset_recipe("gemma-scope-3", 1000, 4096, 2304);
     FAIL() << "accepted";
   } catch (const Error& e) {
     for (const char* word : {"gemma-scope-3", "default", "gemma-scope", "gemma-scope-2"})
