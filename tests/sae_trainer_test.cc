@@ -63,7 +63,7 @@ struct Training : TrainerFixture {
   const SaeParameters& p() { return trainer->state().p; }
 };
 
-constexpr int64_t kHeldOut = int64_t{1} << 40;  // the first row that no training gets to
+constexpr int64_t kHeldOut = int64_t{1} << 41;  // the first row that no training gets to
 
 // Three batches, tiles that do not divide them, both penalties: the means over all rows since the last reading, from
 // the formula in doubles. f32 rounds relative to terms of the size of |x|^2 = 1.
@@ -201,12 +201,13 @@ TEST(Fold, TakesRawActivations) {
   EXPECT_GT(active, n);
 }
 
-// What the trained SAE makes of rows that it has not seen: FVU and L0.
+// What the trained SAE makes of rows that it has not seen: FVU and L0. The mean L0 of fewer rows would be off by
+// percents, as the number of directions in a row varies (by 1.9 around 4).
 struct Score {
   double fvu, l0;
 };
 Score score(const SaeParameters& p) {
-  const auto x = dictionary().rows(kHeldOut, 2000);
+  static const auto x = dictionary().rows(kHeldOut, 20000);
   const Reference r(x, p);
   return {mean(r.error) / variance(x, kWidth), mean(r.l0)};
 }
@@ -225,11 +226,11 @@ TEST(SaeTrainer, Bf16LearnsAsWellAsF32) {
 }
 
 // What --l0 promises of the default preset: within 5 % on rows that were not trained on, for targets on both sides of
-// the 4 true latents, from its own sparse start and, in a longer run, from a dense one.
+// the 4 true latents, from its own sparse start and from a dense one.
 TEST(SaeTrainer, TheControllerReachesItsTarget) {
   for (const double target : {3.0, 5.0, 10.0})
     for (const bool dense : {false, true}) {
-      Recipe r = preset_recipe("default", dense ? 1500 : 600, kBatch, kWidth);
+      Recipe r = preset_recipe("default", 600, kBatch, kWidth);
       r.controller = true;
       r.target_l0 = target;
       if (dense) r.start_l0 = 20;
