@@ -72,7 +72,7 @@ void cpu::adam(Context&, Tensor p, Tensor v, Tensor g, Tensor copy, Tensor rates
 void cpu::adam_unit_rows(Context&, Tensor W, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions o) {
   const Update update(rates, o);
   const int64_t d = W.dim[1];
-  parallel_for(W.dim[0], 16, [&](int64_t begin, int64_t end) {
+  parallel_for(W.dim[0], 16, [&, update](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float *w = W.data<float>() + i * d, *m = v.data<float>() + i * d;
       const float* gi = g.data<float>() + i * d;
@@ -85,7 +85,7 @@ void cpu::adam_unit_rows(Context&, Tensor W, Tensor v, Tensor g, Tensor copy, Te
         update(w[c], m[c], update.grad_scale * (gi[c] - along * w[c]));
         square += w[c] * w[c];
       }
-      const float inverse = 1 / std::sqrt(square);
+      const float inverse = square == 0 ? 1 : 1 / std::sqrt(square);
 #pragma omp simd
       for (int64_t c = 0; c < d; ++c) w[c] *= inverse;
       if (copy) gsae::convert(copy.data<BF16>() + i * d, w, d);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <limits>
+
 #include "kernels/context.h"
 #include "kernels/tensor.h"
 
@@ -17,8 +19,8 @@ enum Rate : int {
 
 struct AdamOptions {
   float epsilon = 1e-8f;
-  float rate_scale = 1;     // multiplies the learning rate
-  float lowest = -3.4e38f;  // parameters are clamped to this from below
+  float rate_scale = 1;                                    // multiplies the learning rate
+  float lowest = -std::numeric_limits<float>::infinity();  // parameters are clamped to this from below; NaN stays
 };
 
 // Adam with beta1 = 0 (RMSProp with bias correction):
@@ -39,6 +41,8 @@ void adam(Context& ctx, Tensor p, Tensor v, Tensor g, Tensor copy, Tensor rates,
 //   g_i -= (g_i . W_i) W_i;  Adam;  W_i /= |W_i|
 //
 //   W, v, g  (F, d)  f32; copy (F, d) bf16, or empty
+//
+// A row of zeros (a latent that was pruned before) has no direction: it stays as Adam leaves it.
 //
 // Bricken et al. 2023, "Towards Monosemanticity"; Gemma Scope, arXiv:2408.05147, section 3.2.
 void adam_unit_rows(Context& ctx, Tensor W, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);

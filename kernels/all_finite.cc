@@ -17,10 +17,11 @@ bool cpu::all_finite(Context&, Tensor x) {
   dispatch_float(x.dtype, [&]<class T>() {
     const T* v = x.data<T>();
     parallel_for(x.size(), 1 << 15, [&](int64_t begin, int64_t end) {
+      const T* value = v;    // a captured pointer is read anew for every element, by gathers
       uint32_t largest = 0;  // the largest exponent decides, without a branch
 #pragma omp simd reduction(max : largest)
       for (int64_t i = begin; i < end; ++i)
-        largest = std::max(largest, std::bit_cast<uint32_t>(to_float(v[i])) & 0x7fffffffu);
+        largest = std::max(largest, std::bit_cast<uint32_t>(to_float(value[i])) & 0x7fffffffu);
       if (largest >= 0x7f800000u) finite = false;
     });
   });

@@ -14,7 +14,7 @@ void jump_relu(Context& ctx, Tensor f, Tensor z, Tensor bias, Tensor theta, Tens
   CHECKF(f.is({n, latents}), "jump_relu: f {} must match z {}", f, z);
   CHECKF(bias.is({latents}) && theta.is({latents}), "jump_relu: bias {} and theta {} must be ({})", bias, theta,
          latents);
-  CHECKF(!l0 || l0.is({n}), "jump_relu: l0 {} must be ({})", l0, n);
+  CHECKF(!l0 || (l0.is({n}) && l0.dtype == DType::kF32), "jump_relu: l0 {} must be f32[{}]", l0, n);
   CHECKF(!fired || (fired.is({latents}) && fired.dtype == DType::kI32), "jump_relu: fired {} must be i32[{}]", fired,
          latents);
   if (z.size() == 0) return;
@@ -47,14 +47,15 @@ void cpu::jump_relu(Context&, Tensor f, Tensor z, Tensor bias, Tensor theta, Ten
   dispatch_float(f.dtype, [&]<class T>() {
     T* fs = f.data<T>();
     parallel_for(n, 16, [&](int64_t begin, int64_t end) {
+      const float *bias_of = b, *theta_of = t;  // captured pointers are read anew for every element, by gathers
       for (int64_t r = begin; r < end; ++r) {
         float* zr = zs + r * latents;
         T* fr = fs + r * latents;
         int32_t count = 0;
 #pragma omp simd reduction(+ : count)
         for (int64_t i = 0; i < latents; ++i) {
-          const float v = zr[i] + b[i];
-          const bool on = v > t[i];
+          const float v = zr[i] + bias_of[i];
+          const bool on = !(v <= theta_of[i]);  // NaN is on, and shows
           zr[i] = v;
           store(fr + i, on ? v : 0.0f);
           count += on;

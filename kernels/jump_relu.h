@@ -12,10 +12,12 @@ namespace gsae {
 //   l0[r]   = number of i with z[r,i] > theta[i]
 //   fired[i] += number of r with z[r,i] > theta[i]
 //
+// A NaN counts as above its threshold: it reaches f, and so the loss, instead of passing for a silent latent.
+//
 //   f      (n, F)  f32 or bf16 (rounded once; the comparison is in f32)
 //   z      (n, F)  f32, in and out; f may be z itself where f is f32
 //   bias   (F)     f32
-//   theta  (F)     f32
+//   theta  (F)     f32, >= 0
 //   l0     (n)     f32, or empty
 //   fired  (F)     i32, or empty
 //
@@ -31,8 +33,8 @@ void jump_relu(Context& ctx, Tensor f, Tensor z, Tensor bias, Tensor theta, Tens
 // where dl0[r] is the derivative of the loss with respect to row r's L0 and eps the bandwidth of the
 // rectangle kernel; none of the estimator reaches z.
 //
-//   dz      (n, F)  f32 or bf16; may be df itself where dz is f32
-//   dbias   (F)     f32, accumulated
+//   dz      (n, F)  f32 or bf16, rounded once; may be df itself where dz is f32
+//   dbias   (F)     f32, accumulated, from the unrounded dz
 //   dtheta  (F)     f32, accumulated
 //   df, z   (n, F)  f32, z with its bias
 //   theta   (F)     f32

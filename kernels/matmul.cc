@@ -19,7 +19,9 @@ void matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions o) {
 }
 
 void linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights) {
-  CHECKF(x.rank == 2, "linear: x {} must be (n, k)", x);
+  // half of the workspace holds a row of x, the other one of a weight
+  constexpr int64_t kWidest = Context::kWorkspaceBytes / 2 / sizeof(float);
+  CHECKF(x.rank == 2 && x.dim[1] > 0 && x.dim[1] <= kWidest, "linear: x {} must be (n, k), k in [1, {}]", x, kWidest);
   int64_t rows = 0;
   for (const Tensor& w : weights) {
     CHECKF(w.rank == 2 && w.dim[1] == x.dim[1], "linear: weight {} must be (rows, {})", w, x.dim[1]);

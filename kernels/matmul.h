@@ -31,11 +31,10 @@ void matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions options 
 //   out[i, :] = (x[i] w_0^T, x[i] w_1^T, ...)
 //
 //   out      (n, sum of rows)  f32
-//   x        (n, k)            f32 or bf16: the precision of the product's operands
+//   x        (n, k)            f32 or bf16: the precision of the product's operands; k <= 2^22
 //   weights  (rows, k) each    f32 or bf16: widened or rounded to the dtype of x, panel by panel,
-//   in
-//                              the context's workspace, so that a mapped bf16 checkpoint is never
-//                              copied whole
+//                              in the context's workspace, so that a mapped bf16 checkpoint is
+//                              never copied whole
 void linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights);
 
 namespace cpu {

@@ -24,12 +24,14 @@ void cpu::reconstruction_error(Context&, Tensor dx, Tensor error, Tensor dbias, 
   float *e = x_hat.data<float>(), *err = error.data<float>(), *db = dbias.data<float>();
   const float *b = bias.data<float>(), *in = x.data<float>();
   parallel_for(n, 64, [&](int64_t begin, int64_t end) {
+    const float* bias_of = b;  // captured pointers are read anew for every element, by gathers
     for (int64_t r = begin; r < end; ++r) {
       float* er = e + r * d;
+      const float* row = in + r * d;
       float sum = 0;
 #pragma omp simd reduction(+ : sum)
       for (int64_t c = 0; c < d; ++c) {
-        er[c] += b[c] - in[r * d + c];
+        er[c] += bias_of[c] - row[c];
         sum += er[c] * er[c];
       }
       err[r] = sum;

@@ -23,12 +23,13 @@ void cpu::reconstruction_metrics(Context&, Tensor metrics, Tensor x_hat, Tensor 
   const float *hats = x_hat.data<float>(), *xs = x.data<float>(), *c = centre.data<float>();
   double* out = metrics.data<double>();
   parallel_for(x.dim[0], 16, [&](int64_t begin, int64_t end) {
+    const float* centre_of = c;  // a captured pointer is read anew for every element, by gathers
     for (int64_t r = begin; r < end; ++r) {
       const float *hat = hats + r * d, *row = xs + r * d;
       double error = 0, norm = 0, hat_norm = 0, dot = 0, centred = 0;
 #pragma omp simd reduction(+ : error, norm, hat_norm, dot, centred)
       for (int64_t i = 0; i < d; ++i) {
-        const double a = row[i], b = hat[i], e = b - a, o = a - c[i];
+        const double a = row[i], b = hat[i], e = b - a, o = a - centre_of[i];
         error += e * e;
         norm += a * a;
         hat_norm += b * b;

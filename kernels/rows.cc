@@ -84,9 +84,12 @@ void cpu::subtract_bias(Context&, Tensor out, Tensor x, Tensor bias) {
   dispatch_float(out.dtype, [&]<class T>() {
     T* o = out.data<T>();
     parallel_for(x.dim[0], kGrain, [&](int64_t begin, int64_t end) {
+      const float* bias_of = b;  // captured pointers are read anew for every element, by gathers
       for (int64_t r = begin; r < end; ++r) {
+        T* to = o + r * d;
+        const float* from = in + r * d;
 #pragma omp simd
-        for (int64_t c = 0; c < d; ++c) store(o + r * d + c, in[r * d + c] - b[c]);
+        for (int64_t c = 0; c < d; ++c) store(to + c, from[c] - bias_of[c]);
       }
     });
   });

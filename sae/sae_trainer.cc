@@ -34,6 +34,7 @@ template <class T> std::vector<T> read(Context& ctx, Tensor t) {
 }  // namespace
 
 void SaeTrainer::start(Context& ctx) {
+  rows_since_read_ = last_step_ = 0;
   start_training(ctx, state_, workspace_, recipe_);
   double lambda = recipe_.lambda;
   if (recipe_.controller && lambda <= 0) {
@@ -45,6 +46,7 @@ void SaeTrainer::start(Context& ctx) {
 }
 
 void SaeTrainer::start(Context& ctx, const SaeParameters& given) {
+  rows_since_read_ = last_step_ = 0;
   start_from(ctx, state_, given);
   const double lambda = recipe_.lambda > 0 ? recipe_.lambda : 1e-3;
   write_scalars(ctx, state_.control, {0, 0, static_cast<float>(lambda), static_cast<float>(recipe_.target_l0)});

@@ -1,0 +1,160 @@
+#include "sae/activation_buffer.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "tests/harness.h"
+
+namespace gsae::test {
+namespace {
+
+constexpr int64_t kWidth = 3;
+
+struct Fixture {
+  Context ctx{Device::kCpu};
+  Buffer memory;
+  std::unique_ptr<ActivationBuffer> buffer;
+
+  Fixture(int64_t slots, DType dtype, int64_t chunk, int64_t batch, bool shuffle, uint64_t seed = 1) {
+    Arena plan;
+    ActivationBuffer(plan, slots, kWidth, dtype, chunk, batch, seed, shuffle);
+    memory = Buffer(Device::kCpu, plan.used());
+    Arena arena(memory);
+    buffer = std::make_unique<ActivationBuffer>(arena, slots, kWidth, dtype, chunk, batch, seed, shuffle);
+  }
+
+  // Rows (first, -first, 1/4), (first + 1, ...), of which `keep` says which stay.
+  void write(int64_t first, const std::vector<uint8_t>& keep, DType dtype = DType::kF32) {
+    const int64_t n = static_cast<int64_t>(keep.size());
+    std::vector<float> rows;
+    for (int64_t r = 0; r < n; ++r) rows.insert(rows.end(), {float(first + r), -float(first + r), 0.25f});
+    buffer->expect(ctx, keep);
+    buffer->write(ctx, Guarded(ctx, dtype, {n, kWidth}, rows));
+  }
+  void write(int64_t first, int64_t n) { write(first, std::vector<uint8_t>(n, 1)); }
+
+  // The numbers of the next n rows, each seen to be whole and divided by C.
+  std::vector<int64_t> read(int64_t n, double C, bool leave = true) {
+    Guarded x(ctx, DType::kF32, {n, kWidth});
+    if (leave) buffer->draw(ctx, x, C);
+    else buffer->sample(ctx, x, C);
+    const auto values = x.read();
+    std::vector<int64_t> numbers;
+    for (int64_t r = 0; r < n; ++r) {
+      numbers.push_back(std::llround(values[r * kWidth] * C));
+      EXPECT_EQ(values[r * kWidth], float(numbers.back()) / float(C));  // C is a power of two: exact
+      EXPECT_EQ(values[r * kWidth + 1], -values[r * kWidth]);
+      EXPECT_EQ(values[r * kWidth + 2], 0.25f / float(C));
+    }
+    return numbers;
+  }
+};
+
+// Whole numbers up to 256 are exact in bf16.
+TEST(ActivationBuffer, EachRowComesOutWholeExactlyOnce) {
+  for (const DType t : {DType::kF32, DType::kBF16})
+    for (const bool shuffle : {false, true}) {
+      Fixture f(40, t, 20, 8, shuffle);
+      std::vector<int64_t> out, want;
+      for (int64_t first = 0; first < 240; first += 20) {
+        while (!f.buffer->has_room())
+          for (const int64_t row : f.read(8, 4)) out.push_back(row);
+        std::vector<uint8_t> keep(20, 1);
+        keep[0] = keep[7] = 0;  // BOS, padding
+        f.write(first, keep, first % 40 ? DType::kBF16 : DType::kF32);
+        for (int64_t r = 0; r < 20; ++r)
+          if (keep[r]) want.push_back(first + r);
+      }
+      while (f.buffer->held() > 0)
+        for (const int64_t row : f.read(std::min<int64_t>(8, f.buffer->held()), 4)) out.push_back(row);
+      EXPECT_EQ(out == want, !shuffle);
+      std::sort(out.begin(), out.end());
+      EXPECT_EQ(out, want);
+    }
+}
+
+TEST(ActivationBuffer, RowsArriveInPieces) {
+  Fixture f(20, DType::kF32, 6, 4, false);
+  f.buffer->expect(f.ctx, {1, 0, 1, 1, 1, 0});
+  Guarded first(f.ctx, DType::kF32, {2, kWidth}, {1, -1, 0.25, 2, -2, 0.25});
+  Guarded second(f.ctx, DType::kF32, {4, kWidth}, {3, -3, 0.25, 4, -4, 0.25, 5, -5, 0.25, 6, -6, 0.25});
+  f.buffer->write(f.ctx, first);
+  f.buffer->write(f.ctx, second, 2);
+  EXPECT_EQ(f.read(4, 1), (std::vector<int64_t>{1, 3, 4, 5}));
+  EXPECT_EQ(f.buffer->held(), 0);
+}
+
+TEST(ActivationBuffer, TheSeedIsTheOrder) {
+  const auto order = [](uint64_t seed) {
+    Fixture f(40, DType::kF32, 20, 8, true, seed);
+    std::vector<int64_t> out;
+    for (int64_t first = 0; first < 240; first += 20) {
+      while (!f.buffer->has_room())
+        for (const int64_t row : f.read(8, 1)) out.push_back(row);
+      f.write(first, 20);
+    }
+    return out;
+  };
+  EXPECT_EQ(order(1), order(1));
+  EXPECT_NE(order(1), order(2));
+}
+
+TEST(ActivationBuffer, ASampleStays) {
+  for (const bool shuffle : {false, true}) {
+    Fixture f(40, DType::kF32, 40, 8, shuffle), untouched(40, DType::kF32, 40, 8, shuffle);
+    f.write(0, 40), untouched.write(0, 40);
+    const auto sample = f.read(8, 2, false);
+    EXPECT_EQ(f.read(8, 2, false), sample);
+    EXPECT_EQ(f.buffer->held(), 40);
+    for (int i = 0; i < 5; ++i) EXPECT_EQ(f.read(8, 1), untouched.read(8, 1));
+    EXPECT_THROW(f.read(8, 2, false), Error);  // nothing is left
+  }
+}
+
+// By hand: |x|^2 = 2 i^2 + 1/16, over the rows 1 to 20 that are kept; the mean of i^2 over 1..m is (m + 1)(2m + 1) / 6.
+TEST(ActivationBuffer, CalibrationIsTheRootMeanSquareNorm) {
+  for (const DType t : {DType::kF32, DType::kBF16}) {
+    Fixture f(40, t, 25, 8, true);
+    std::vector<uint8_t> keep(25, 0);
+    std::fill(keep.begin() + 1, keep.begin() + 21, 1);
+    f.write(0, keep);
+    Guarded x(f.ctx, DType::kF32, {8, kWidth});  // in batches of 8, 8 and 4
+    EXPECT_NEAR(f.buffer->calibrate(f.ctx, 1000, x), std::sqrt(2 * 21 * 41 / 6.0 + 0.0625), 1e-12);
+    EXPECT_NEAR(f.buffer->calibrate(f.ctx, 11, x), std::sqrt(2 * 12 * 23 / 6.0 + 0.0625), 1e-12);
+    EXPECT_EQ(f.buffer->held(), 20);
+  }
+}
+
+TEST(ActivationBuffer, CalibrationNeedsFiniteRows) {
+  Fixture f(40, DType::kF32, 2, 8, true);
+  Guarded x(f.ctx, DType::kF32, {8, kWidth});
+  EXPECT_THROW(f.buffer->calibrate(f.ctx, 10, x), Error);  // empty
+  f.buffer->expect(f.ctx, {1});
+  f.buffer->write(f.ctx, Guarded(f.ctx, DType::kF32, {1, kWidth}, {0, 0, 0}));
+  EXPECT_THROW(f.buffer->calibrate(f.ctx, 10, x), Error);  // nothing to scale
+  for (const float bad : {std::nanf(""), HUGE_VALF}) {
+    Fixture g(40, DType::kF32, 2, 8, true);
+    g.buffer->expect(g.ctx, {1, 1});
+    g.buffer->write(g.ctx, Guarded(g.ctx, DType::kF32, {2, kWidth}, {1, 1, 1, 1, bad, 1}));
+    EXPECT_THROW(g.buffer->calibrate(g.ctx, 10, x), Error);
+  }
+}
+
+TEST(ActivationBuffer, WhatDoesNotFitIsAnError) {
+  EXPECT_THROW(Fixture(10, DType::kF32, 11, 8, true), Error);
+  EXPECT_THROW(Fixture(10, DType::kF32, 5, 11, true), Error);
+  Fixture f(10, DType::kF32, 6, 8, true);
+  EXPECT_TRUE(f.buffer->has_room());
+  f.write(0, 6);
+  EXPECT_FALSE(f.buffer->has_room());
+  EXPECT_THROW(f.write(6, 6), Error);
+  Fixture g(10, DType::kF32, 6, 8, true);
+  EXPECT_THROW(g.write(0, 7), Error);                                    // more than a chunk
+  EXPECT_THROW(Fixture(10, DType::kF32, 6, 8, true).read(1, 1), Error);  // empty
+  Fixture h(10, DType::kF32, 6, 4, true);
+  h.write(0, 6);
+  EXPECT_THROW(h.read(5, 1), Error);  // more than a batch
+}
+
+}  // namespace
+}  // namespace gsae::test

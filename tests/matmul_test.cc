@@ -1,0 +1,263 @@
+#include "kernels/matmul.h"
+
+#include <string>
+
+#include "tests/harness.h"
+#include "tests/threads.h"
+
+namespace gsae::test {
+namespace {
+
+constexpr double kUnit = 0x1p-24;  // half an ulp of f32
+
+struct Shape {
+  int64_t m, n, k;
+};
+
+float at(const std::vector<float>& v, bool transposed, int64_t rows, int64_t columns, int64_t r, int64_t c) {
+  return transposed ? v[c * rows + r] : v[r * columns + c];
+}
+
+// out[i,j] in doubles, and the sum of the absolute values of its terms.
+struct Entry {
+  double value = 0, terms = 0;
+};
+Entry entry(const std::vector<float>& a, const std::vector<float>& b, Shape s, MatmulOptions o, int64_t i, int64_t j) {
+  Entry e;
+  for (int64_t l = 0; l < s.k; ++l) {
+    const double term = double(at(a, o.transpose_a, s.m, s.k, i, l)) * at(b, o.transpose_b, s.k, s.n, l, j);
+    e.value += term;
+    e.terms += std::fabs(term);
+  }
+  return e;
+}
+
+std::string describe(Shape s, DType t, MatmulOptions o) {
+  return std::to_string(s.m) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k) + " " + name(t) +
+         (o.transpose_a ? " a^T" : "") + (o.transpose_b ? " b^T" : "") + (o.accumulate ? " accumulate" : "");
+}
+
+template <class F> void every_option(F&& f) {
+  for (const DType t : {DType::kF32, DType::kBF16})
+    for (const bool a : {false, true})
+      for (const bool b : {false, true})
+        for (const bool sum : {false, true}) f(t, MatmulOptions{.transpose_a = a, .transpose_b = b, .accumulate = sum});
+}
+
+Guarded matrix(Context& ctx, DType t, bool transposed, int64_t rows, int64_t columns, const std::vector<float>& v) {
+  return transposed ? Guarded(ctx, t, {columns, rows}, v) : Guarded(ctx, t, {rows, columns}, v);
+}
+
+// One rounding per product and per addition at most, in whatever order: (k + 1) u sum |a b|. Products of bf16 are exact
+// in f32, so its bound is the same.
+TEST(MatmulCpu, MatchesDoubles) {
+  every_option([](DType t, MatmulOptions o) {
+    Context ctx(Device::kCpu);
+    for (const Shape s : {Shape{1, 1, 1}, Shape{1, 37, 5}, Shape{37, 1, 5}, Shape{3, 4, 1}, Shape{13, 29, 71},
+                          Shape{64, 48, 192}, Shape{65, 130, 257}}) {
+      SCOPED_TRACE(describe(s, t, o));
+      const auto a = uniform(s.m * s.k, 1, t, -2, 2), b = uniform(s.k * s.n, 2, t, -2, 2),
+                 before = uniform(s.m * s.n, 3, DType::kF32, -9, 9);
+      Guarded out(ctx, DType::kF32, {s.m, s.n});
+      if (o.accumulate) copy(ctx, out, Guarded(ctx, DType::kF32, {s.m, s.n}, before));
+      matmul(ctx, out, matrix(ctx, t, o.transpose_a, s.m, s.k, a), matrix(ctx, t, o.transpose_b, s.k, s.n, b), o);
+      std::vector<double> want, terms;
+      for (int64_t i = 0; i < s.m; ++i)
+        for (int64_t j = 0; j < s.n; ++j) {
+          const Entry e = entry(a, b, s, o, i, j);
+          const double start = o.accumulate ? before[i * s.n + j] : 0;
+          want.push_back(start + e.value);
+          terms.push_back(std::fabs(start) + e.terms);
+        }
+      expect_close(out.read(), want, 0, double(s.k + 1) * kUnit, terms);
+    }
+  });
+}
+
+// Larger than every tile of the path that widens bf16 (512 x 4096, and as much of k as the workspace holds beside
+// them), and ragged in each. Integers: exact in any order, so single entries, at the borders, compare with ==.
+TEST(MatmulCpu, BeyondOneTileOfTheWidenedPath) {
+  Context ctx(Device::kCpu);
+  const Shape s{520, 4100, 1900};
+  const auto a = integers(s.m * s.k, 1, -3, 3), b = integers(s.k * s.n, 2, -3, 3);
+  for (const bool transpose_a : {false, true})
+    for (const bool transpose_b : {false, true}) {
+      const MatmulOptions o{.transpose_a = transpose_a, .transpose_b = transpose_b, .accumulate = transpose_a};
+      SCOPED_TRACE(describe(s, DType::kBF16, o));
+      const float start = o.accumulate ? 5 : 0;
+      Guarded out(ctx, DType::kF32, {s.m, s.n}, std::vector<float>(s.m * s.n, 5.0f));
+      matmul(ctx, out, matrix(ctx, DType::kBF16, transpose_a, s.m, s.k, a),
+             matrix(ctx, DType::kBF16, transpose_b, s.k, s.n, b), o);
+      const std::vector<float> got = out.read();
+      for (const int64_t i : {0, 1, 511, 512, 519})
+        for (const int64_t j : {0, 7, 4095, 4096, 4099})
+          EXPECT_EQ(got[i * s.n + j], start + entry(a, b, s, o, i, j).value) << i << ", " << j;
+    }
+}
+
+// A view of some rows is what the training step's tiles and gradients are; the rows around it stay as they were.
+TEST(MatmulCpu, ViewsOfRows) {
+  Context ctx(Device::kCpu);
+  const int64_t k = 24, n = 10;
+  for (const DType t : {DType::kF32, DType::kBF16}) {
+    const auto a = integers(9 * k, 1, -3, 3), b = integers(40 * n, 2, -3, 3);
+    Guarded out(ctx, DType::kF32, {8, n}, std::vector<float>(8 * n, 99.0f));
+    matmul(ctx, Tensor(out).rows(2, 7), Tensor(Guarded(ctx, t, {9, k}, a)).rows(3, 8),
+           Tensor(Guarded(ctx, t, {40, n}, b)).rows(11, 11 + k));
+    const std::vector<float> got = out.read();
+    for (int64_t r = 0; r < 8; ++r)
+      for (int64_t j = 0; j < n; ++j) {
+        float want = 0;
+        for (int64_t l = 0; l < k; ++l) want += a[(r + 1) * k + l] * b[(11 + l) * n + j];
+        EXPECT_EQ(got[r * n + j], r < 2 || r >= 7 ? 99.0f : want) << r << ", " << j;
+      }
+  }
+}
+
+// The same products with other leading dimensions, one after the other: the cache must tell them apart.
+TEST(MatmulCpu, OneContextManyProducts) {
+  Context ctx(Device::kCpu);
+  every_option([&](DType t, MatmulOptions o) {
+    const Shape s{6, 6, 6};
+    SCOPED_TRACE(describe(s, t, o));
+    const auto a = integers(36, 1, -3, 3), b = integers(36, 2, -3, 3), before = integers(36, 3, -3, 3);
+    Guarded out(ctx, DType::kF32, {6, 6}, before);
+    matmul(ctx, out, Guarded(ctx, t, {6, 6}, a), Guarded(ctx, t, {6, 6}, b), o);
+    std::vector<float> want(36);
+    for (int64_t i = 0; i < 36; ++i)
+      want[i] = float((o.accumulate ? before[i] : 0) + entry(a, b, s, o, i / 6, i % 6).value);
+    EXPECT_EQ(out.read(), want);
+  });
+}
+
+TEST(MatmulCpu, NanPropagates) {
+  Context ctx(Device::kCpu);
+  for (const DType t : {DType::kF32, DType::kBF16}) {
+    std::vector<float> a(3 * 5, 1.0f);
+    a[7] = std::nanf("");
+    Guarded out(ctx, DType::kF32, {3, 4});
+    matmul(ctx, out, Guarded(ctx, t, {3, 5}, a), Guarded(ctx, t, {5, 4}, std::vector<float>(20, 0.0f)));
+    const std::vector<float> got = out.read();
+    for (int64_t i = 0; i < 12; ++i) EXPECT_EQ(std::isnan(got[i]), i / 4 == 1) << i;
+  }
+}
+
+// The shapes of the training step's five products, small: the thread that computes an entry must not matter.
+TEST(MatmulCpu, SameBitsWithAnyNumberOfThreads) {
+  every_option([](DType t, MatmulOptions o) {
+    for (const Shape s : {Shape{200, 1024, 96}, Shape{200, 96, 1024}, Shape{96, 512, 300}, Shape{33, 7, 2000}}) {
+      SCOPED_TRACE(describe(s, t, o));
+      const auto a = uniform(s.m * s.k, 1, t, -2, 2), b = uniform(s.k * s.n, 2, t, -2, 2),
+                 before = uniform(s.m * s.n, 3, DType::kF32, -9, 9);
+      std::vector<float> first;
+      for (const int count : {1, 2, 3}) {
+        const Threads threads(count);
+        Context ctx(Device::kCpu);
+        Guarded out(ctx, DType::kF32, {s.m, s.n}, before);
+        matmul(ctx, out, matrix(ctx, t, o.transpose_a, s.m, s.k, a), matrix(ctx, t, o.transpose_b, s.k, s.n, b), o);
+        if (count == 1) first = out.read();
+        else EXPECT_EQ(out.read(), first) << count << " threads";
+      }
+    }
+  });
+}
+
+TEST(MatmulCpu, RefusesWrongShapes) {
+  Context ctx(Device::kCpu);
+  Guarded a(ctx, DType::kF32, {2, 3}), b(ctx, DType::kF32, {3, 4}), out(ctx, DType::kF32, {2, 4});
+  Guarded b16(ctx, DType::kBF16, {3, 4}), out16(ctx, DType::kBF16, {2, 4}), wrong(ctx, DType::kF32, {4, 2});
+  EXPECT_THROW(matmul(ctx, out, a, b16), Error);
+  EXPECT_THROW(matmul(ctx, out16, a, b), Error);
+  EXPECT_THROW(matmul(ctx, wrong, a, b), Error);
+  EXPECT_THROW(matmul(ctx, out, a, b, {.transpose_a = true}), Error);
+  EXPECT_THROW(matmul(ctx, out, a, b, {.transpose_b = true}), Error);
+  EXPECT_THROW(matmul(ctx, out, Tensor(a).reshape({6}), b), Error);
+}
+
+// x (n, k), weights of these rows each, of integers, against exact sums: out = (x w_0^T, x w_1^T, ...).
+void check_linear(Context& ctx, DType x_type, DType w_type, int64_t n, int64_t k, std::initializer_list<int64_t> rows) {
+  SCOPED_TRACE(std::string(name(x_type)) + " x " + name(w_type) + " k " + std::to_string(k));
+  const auto x = integers(n * k, 1, -3, 3);
+  int64_t columns = 0;
+  std::vector<std::vector<float>> values;
+  std::vector<Guarded> weights;
+  for (const int64_t r : rows) {
+    values.push_back(integers(r * k, 10 + uint32_t(values.size()), -3, 3));
+    weights.emplace_back(ctx, w_type, std::initializer_list<int64_t>{r, k}, values.back());
+    columns += r;
+  }
+  const std::vector<Tensor> views(weights.begin(), weights.end());
+  Guarded out(ctx, DType::kF32, {n, columns});
+  linear(ctx, out, Guarded(ctx, x_type, {n, k}, x), views);
+  std::vector<float> want(n * columns);
+  int64_t column = 0;
+  for (const auto& w : values) {
+    const int64_t count = static_cast<int64_t>(w.size()) / k;
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < count; ++j) {
+        int64_t sum = 0;
+        for (int64_t l = 0; l < k; ++l) sum += static_cast<int32_t>(x[i * k + l]) * static_cast<int32_t>(w[j * k + l]);
+        want[i * columns + column + j] = static_cast<float>(sum);
+      }
+    column += count;
+  }
+  EXPECT_EQ(out.read(), want);
+}
+
+template <class F> void every_dtype_pair(F&& f) {
+  for (const DType x : {DType::kF32, DType::kBF16})
+    for (const DType w : {DType::kF32, DType::kBF16}) f(x, w);
+}
+
+TEST(LinearCpu, StackedWeights) {
+  Context ctx(Device::kCpu);
+  every_dtype_pair([&](DType x, DType w) {
+    check_linear(ctx, x, w, 1, 3, {1});
+    check_linear(ctx, x, w, 9, 70, {8, 3, 3});
+    check_linear(ctx, x, w, 33, 64, {16, 48});
+  });
+}
+
+// Rows of 2^18 numbers: the workspace of 32 MiB holds 32 of them in f32 (16 where the other half holds x) or 64 in
+// bf16, so 70 rows and 5 more come in several panels, the last ones ragged; 20 rows of x in two blocks, where x is
+// widened. |sum| < 9 * 2^18 < 2^24: exact.
+TEST(LinearCpu, Panels) {
+  Context ctx(Device::kCpu);
+  every_dtype_pair([&](DType x, DType w) { check_linear(ctx, x, w, x == w ? 20 : 2, 1 << 18, {70, 5}); });
+}
+
+// What f32 weights become for a bf16 x: rounded to nearest even where the product is bf16's, kept where x is widened.
+TEST(LinearCpu, PrecisionIsThatOfX) {
+  Context ctx(Device::kCpu);
+  const std::vector<float> x{1, 1}, w{1 + 0x1p-8f, 2 + 0x3p-7f};  // ties: to 1, and to 2 + 2^-5
+  Guarded out(ctx, DType::kF32, {1, 1});
+  const Guarded weight(ctx, DType::kF32, {1, 2}, w);
+  const std::vector<Tensor> one{weight};
+  linear(ctx, out, Guarded(ctx, DType::kBF16, {1, 2}, x), one);
+  EXPECT_EQ(out.read()[0], cpu::has_bf16_products() ? 3 + 0x1p-5f : 3 + 0x1p-8f + 0x3p-7f);
+  linear(ctx, out, Guarded(ctx, DType::kF32, {1, 2}, x), one);
+  EXPECT_EQ(out.read()[0], 3 + 0x1p-8f + 0x3p-7f);
+}
+
+TEST(LinearCpu, RefusesWrongShapes) {
+  Context ctx(Device::kCpu);
+  Guarded x(ctx, DType::kF32, {2, 8}), w(ctx, DType::kF32, {3, 8}), narrow(ctx, DType::kF32, {3, 7}),
+      out(ctx, DType::kF32, {2, 6}), short_out(ctx, DType::kF32, {2, 5});
+  EXPECT_NO_THROW(linear(ctx, out, x, std::vector<Tensor>{w, w}));
+  EXPECT_THROW(linear(ctx, out, x, std::vector<Tensor>{w, narrow}), Error);
+  EXPECT_THROW(linear(ctx, short_out, x, std::vector<Tensor>{w, w}), Error);
+  // a row that does not fit the workspace would be written past its end
+  const int64_t k = Context::kWorkspaceBytes;
+  Tensor wide = x, weight = w, one = out;
+  wide.dim = {1, k}, weight.dim = {1, k}, one.dim = {1, 1}, weight.dtype = DType::kBF16;
+  EXPECT_THROW(linear(ctx, one, wide, std::vector<Tensor>{weight}), Error);
+}
+
+// tests/CMakeLists.txt runs all of the above a second time under oneDNN's limit to AVX2: a processor without bf16
+// products. Were the limit not taken, that run would repeat the first.
+TEST(MatmulCpu, TheLimitedProcessorHasNoBf16Products) {
+  EXPECT_FALSE(std::getenv("GSAE_WITHOUT_BF16_PRODUCTS") && cpu::has_bf16_products());
+}
+
+}  // namespace
+}  // namespace gsae::test

@@ -1,0 +1,94 @@
+#include "sae/recipe.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/check.h"
+
+namespace gsae {
+namespace {
+
+constexpr double kClose = 1e-15;  // of numbers below 1e-3
+
+// docs/design.md, section 4: times 0.1 + 0.9 (1 - cos(pi min(s/1000, 1)))/2. By hand: 0.1, 0.55 half way, 1.
+TEST(Recipe, LearningRateWarmsUpAsACosine) {
+  Recipe r;
+  r.steps = 10000;
+  r.lr = 7e-5;
+  r.lr_warmup = 1000;
+  EXPECT_NEAR(r.lr_at(0), 7e-6, kClose);
+  EXPECT_NEAR(r.lr_at(500), 7e-5 * 0.55, kClose);
+  EXPECT_NEAR(r.lr_at(333), 7e-5 * (0.1 + 0.45 * (1 - 0.50090662536)), kClose);  // cos(0.333 pi)
+  EXPECT_NEAR(r.lr_at(1000), 7e-5, kClose);
+  EXPECT_NEAR(r.lr_at(9999), 7e-5, kClose);
+  r.lr_warmup = 0;
+  EXPECT_NEAR(r.lr_at(0), 7e-5, kClose);
+}
+
+// The last fraction falls linearly, to zero at the step after the last one.
+TEST(Recipe, LearningRateDecays) {
+  Recipe r;
+  r.steps = 1000;
+  r.lr = 1e-3;
+  r.lr_warmup = 0;
+  r.lr_decay = 0.2;
+  EXPECT_NEAR(r.lr_at(799), 1e-3, kClose);
+  EXPECT_NEAR(r.lr_at(800), 1e-3, kClose);
+  EXPECT_NEAR(r.lr_at(900), 0.5e-3, kClose);
+  EXPECT_NEAR(r.lr_at(999), 1e-3 / 200, kClose);
+}
+
+TEST(Recipe, LambdaRisesLinearly) {
+  Recipe r;
+  r.lambda_warmup = 10000;
+  EXPECT_EQ(r.lambda_scale_at(0), 0);
+  EXPECT_NEAR(r.lambda_scale_at(2500), 0.25, kClose);
+  EXPECT_EQ(r.lambda_scale_at(10000), 1);
+  EXPECT_EQ(r.lambda_scale_at(70000), 1);
+  r.lambda_warmup = 0;
+  EXPECT_EQ(r.lambda_scale_at(0), 1);
+}
+
+TEST(Recipe, GemmaScopePresets) {
+  for (const std::string preset : {"gemma-scope", "gemma-scope-2"}) {
+    const Recipe r = preset_recipe(preset, 1000000, 4096, 2304);
+    EXPECT_EQ(r.preset, preset);
+    EXPECT_EQ(r.steps, 1000000);
+    EXPECT_EQ(r.batch, 4096);
+    EXPECT_EQ(r.lr, 7e-5);
+    EXPECT_EQ(r.lr_warmup, 1000);
+    EXPECT_EQ(r.lr_decay, 0);
+    EXPECT_EQ(r.beta2, 0.999);
+    EXPECT_EQ(r.epsilon, 1e-8);
+    EXPECT_EQ(r.bandwidth, 0.001);
+    EXPECT_EQ(r.threshold, 0.001);
+    EXPECT_EQ(r.start, Recipe::Start::kRandom);
+    const bool first = preset == "gemma-scope";
+    EXPECT_EQ(r.penalty, first ? Recipe::Penalty::kL0 : Recipe::Penalty::kQuadratic);
+    EXPECT_EQ(r.lambda_warmup, first ? 10000 : 50000);
+  }
+}
+
+// A run too short to hold the warm-ups still spends most of its steps at full rate and full penalty.
+TEST(Recipe, WarmUpsShrinkForShortRuns) {
+  for (const std::string preset : {"default", "gemma-scope", "gemma-scope-2"})
+    for (const int64_t steps : {1, 10, 500, 5000}) {
+      const Recipe r = preset_recipe(preset, steps, 4096, 2304);
+      EXPECT_LE(r.lr_warmup, steps / 2) << preset << " " << steps;
+      EXPECT_LE(r.lambda_warmup, steps / 2) << preset << " " << steps;
+      for (int64_t s = 0; s < steps; ++s) ASSERT_GT(r.lr_at(s), 0) << preset << " " << steps << " at " << s;
+      EXPECT_LE(r.lr_at(steps - 1), r.lr);
+    }
+}
+
+TEST(Recipe, AnUnknownPresetIsRefusedWithTheList) {
+  try {
+    preset_recipe("gemma-scope-3", 1000, 4096, 2304);
+    FAIL() << "accepted";
+  } catch (const Error& e) {
+    for (const char* word : {"gemma-scope-3", "default", "gemma-scope", "gemma-scope-2"})
+      EXPECT_NE(std::string(e.what()).find(word), std::string::npos) << e.what();
+  }
+}
+
+}  // namespace
+}  // namespace gsae
