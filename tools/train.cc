@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -26,6 +27,7 @@ constexpr int64_t kTile = 512;
 // Tokens per forward pass: enough rows for the products, few enough that activations stay near the processor.
 constexpr int64_t kForwardTokens = 2048;
 constexpr int64_t kLargestBuffer = 1'000'000;
+constexpr double kL0Tolerance = 0.05;  // beyond it, a run says that it missed the sparsity asked for
 // What a process needs beside its plan: code, libraries, stacks, oneDNN's compiled products.
 constexpr int64_t kProcessBytes = int64_t{96} << 20;
 
@@ -266,11 +268,16 @@ void train_on_model(const TrainOptions& o) {
                                     {.contexts = o.eval_contexts}, progress);
       nlohmann::ordered_json j = to_json(e);
       j.update(to_json(e, 0));
-      result.add_evaluation(e.saes[0].metrics.l0.value, j);
+      const double l0 = e.saes[0].metrics.l0.value, wanted = run.plan.recipe.target_l0;
+      result.add_evaluation(l0, j);
       progress.clear();
       const std::vector<std::string> names{
           fmt::format("{}.{} {}", name(run.site), run.layer, format_width(run.plan.width))};
       print(stdout, evaluation_table(e, names));
+      if (run.plan.recipe.controller && std::fabs(l0 / wanted - 1) > kL0Tolerance && !o.common.quiet)
+        print(stderr, fmt::format("L0 is {:.4g}, not the {:g} asked for: the run was too short for it to settle; more "
+                                  "--tokens, or a smaller --batch for more steps\n",
+                                  l0, wanted));
     };
   }
   train_on(ctx, run, std::move(from));

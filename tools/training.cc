@@ -51,7 +51,7 @@ void Training::run() {
     run_.steps_done = step + 1;
     if (run_.steps_done % run_.options.log_every == 0 || run_.steps_done == recipe.steps || interrupted())
       report(run_.steps_done);
-    if (progress_.due() && last_.rows > 0) show_progress(run_.steps_done);
+    if (progress_.due()) show_progress(run_.steps_done);
   }
   if (interrupted() && run_.steps_done < recipe.steps) run_.stopped = "interrupted";
   if (run_.stopped.empty()) return;
@@ -145,13 +145,15 @@ void Training::report(int64_t done) {
 
 void Training::show_progress(int64_t done) {
   const Recipe& recipe = trainer_.recipe();
-  const double elapsed = seconds_since(start_), tokens = double(done * recipe.batch);
-  progress_.show(fmt::format(
-      "step {}/{}  {} tokens  {:.0f} tok/s  {} left  loss {:.4f}  L0 {:.1f}  FVU {:.4f}  dead {:.1f}%  "
-      "{:.0f}% of roof",
-      done, recipe.steps, format_count(tokens), tokens / elapsed,
-      format_duration(elapsed / double(done) * double(recipe.steps - done)), last_.loss, last_.l0, last_.fvu,
-      100.0 * double(last_.dead) / double(run_.plan.width), 100 * seconds_at_the_roof() / elapsed));
+  const double roof_seconds = seconds_at_the_roof(), elapsed = seconds_since(start_);
+  const double tokens = double(done * recipe.batch);
+  std::string line =
+      fmt::format("step {}/{}  {} tokens  {:.0f} tok/s  {} left", done, recipe.steps, format_count(tokens),
+                  tokens / elapsed, format_duration(elapsed / double(done) * double(recipe.steps - done)));
+  if (last_.rows > 0)  // there has been a report
+    line += fmt::format("  loss {:.4f}  L0 {:.1f}  FVU {:.4f}  dead {:.1f}%", last_.loss, last_.l0, last_.fvu,
+                        100.0 * double(last_.dead) / double(run_.plan.width));
+  progress_.show(line + fmt::format("  {:.0f}% of roof", 100 * roof_seconds / elapsed));
 }
 
 // The time that the products of the work so far would take at this machine's measured peaks.
