@@ -86,7 +86,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Impossible{{"--l0", "8", "--tokens", "some"}, {"--tokens", "some"}},
                     Impossible{{"--l0", "8", "--tokens", "4k", "--steps", "3"}, {"--tokens", "--steps"}},
                     Impossible{{"--l0", "8", "--steps", "9e15"}, {"--steps", "at most"}},
-                    Impossible{{"--l0", "8", "--buffer", "100"}, {"--buffer 100", "2304"}},  // 2048 + 256
+                    Impossible{{"--l0", "8", "--buffer", "100"}, {"--buffer 100", "at least", "a batch"}},
                     Impossible{{"--l0", "8", "--buffer", "3G"}, {"--buffer", "2147483647"}},
                     Impossible{{"--l0", "8", "--lr", "fast"}, {"--lr fast"}},
                     Impossible{{"--l0", "8", "--lr-decay", "1.5"}, {"--lr-decay 1.5"}},
