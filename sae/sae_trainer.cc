@@ -34,21 +34,25 @@ template <class T> std::vector<T> read(Context& ctx, Tensor t) {
 }  // namespace
 
 void SaeTrainer::start(Context& ctx) {
-  rows_since_read_ = last_step_ = 0;
   start_training(ctx, state_, workspace_, recipe_);
-  double lambda = recipe_.lambda;
-  if (recipe_.controller && lambda <= 0) {
-    // A latent at its threshold lowers the squared error by about theta^2, which is what lambda must outweigh.
-    const double theta = read<float>(ctx, state_.p.threshold)[0];
-    lambda = theta * theta;
-  }
-  write_scalars(ctx, state_.control, {0, 0, static_cast<float>(lambda), static_cast<float>(recipe_.target_l0)});
+  start_control(ctx);
 }
 
 void SaeTrainer::start(Context& ctx, const SaeParameters& given) {
-  rows_since_read_ = last_step_ = 0;
   start_from(ctx, state_, given);
-  const double lambda = recipe_.lambda > 0 ? recipe_.lambda : 1e-3;
+  start_control(ctx);
+}
+
+void SaeTrainer::start_control(Context& ctx) {
+  rows_since_read_ = last_step_ = 0;
+  double lambda = recipe_.lambda;
+  if (recipe_.controller && lambda <= 0) {
+    // A latent at its threshold lowers the squared error by about theta^2, which is what lambda must outweigh. Not
+    // nothing, even where theta is: the controller multiplies.
+    double theta = 0;
+    for (const float t : read<float>(ctx, state_.p.threshold)) theta += t / static_cast<double>(state_.p.latents());
+    lambda = std::max(theta * theta, 1e-8);
+  }
   write_scalars(ctx, state_.control, {0, 0, static_cast<float>(lambda), static_cast<float>(recipe_.target_l0)});
 }
 

@@ -41,6 +41,8 @@ class SaeTrainer {
   StepMetrics read_metrics(Context& ctx, int64_t dead_window);
 
  private:
+  void start_control(Context& ctx);
+
   Recipe recipe_;
   SaeState state_;
   DenseWorkspace workspace_;

@@ -40,9 +40,8 @@ Training::Training(Context& ctx, Run& run, RowSource& source, ActivationBuffer& 
 
 void Training::run() {
   const Recipe& recipe = trainer_.recipe();
-  prepare();
-  model_seconds_ = 0, model_rows_ = 0;
   start_ = Clock::now();
+  prepare();
   for (int64_t step = 0; step < recipe.steps && !interrupted() && try_refill(); ++step) {
     const Clock::time_point t = Clock::now();
     buffer_.draw(ctx_, trainer_.workspace().x, run_.C);

@@ -65,7 +65,7 @@ class Training {
   Progress progress_;
 
   int64_t arrived_ = 0, epoch_ = 0;  // rows so far; passes over the data
-  Clock::time_point start_;          // of the first step
+  Clock::time_point start_;          // of the run, its first fill included
   double model_seconds_ = 0, sae_seconds_ = 0;
   int64_t model_rows_ = 0;                // during model_seconds_
   double model_peak_ = 0, sae_peak_ = 0;  // FLOP/s of this machine; 0: not measured yet
