@@ -34,7 +34,7 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
     r.lr = 3e-3 * std::sqrt(192.0 / double(width)) * std::cbrt(std::min(1.0, 500.0 / double(steps)));
     r.lr_warmup = std::min<int64_t>(1000, steps / 20);
     r.lr_decay = 0.7;
-    r.beta2 = 0.99;
+    r.beta2 = 0.95;
     r.decoder_rate = 3;
     r.threshold_rate = 0.5;
     r.lambda_warmup = 0;

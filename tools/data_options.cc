@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "io/hub.h"
+#include "tools/console.h"
 
 namespace gsae {
 
@@ -49,7 +50,8 @@ TokenStreamOptions DataOptions::stream(const std::string& dir, const GemmaConfig
   if (data.empty()) {
     s.files = {demo_folder() + "/corpus.jsonl.zst"};
     if (!common.quiet)
-      fmt::print(stderr, "no --data: using the bundled corpus ({}); real runs pass --data FILE...\n", s.files[0]);
+      print(stderr,
+            fmt::format("no --data: using the bundled corpus ({}); real runs pass --data FILE...\n", s.files[0]));
   }
   s.tokenizer = dir + "/tokenizer.model";
   s.text_field = text_field;

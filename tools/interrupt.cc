@@ -21,6 +21,16 @@ void catch_interrupts() {
   sigaction(SIGTERM, &action, nullptr);
 }
 
+void release_interrupts() {
+  std::signal(SIGINT, SIG_DFL);
+  std::signal(SIGTERM, SIG_DFL);
+}
+
 int interrupted() { return noted; }
+
+void ignore_write_signals(bool pipes) {
+  std::signal(SIGXFSZ, SIG_IGN);
+  if (pipes) std::signal(SIGPIPE, SIG_IGN);
+}
 
 }  // namespace gsae

@@ -2,11 +2,18 @@
 
 #include <new>
 
+#include "tools/console.h"
 #include "tools/interrupt.h"
 #include "tools/options.h"
 
+namespace {
+void complain(const char* what) { gsae::print(stderr, fmt::format("gemma_sae: {}\n", what)); }
+}  // namespace
+
 // Exit status: 0; 1 for what went wrong; 2 for a command line that cannot be meant.
 int main(int argc, char** argv) {
+  gsae::open_standard_streams();
+  gsae::ignore_write_signals(false);
   CLI::App app("Trains sparse autoencoders on Gemma 2's activations.", "gemma_sae");
   app.set_version_flag("--version", std::string("gemma_sae ") + GSAE_VERSION);
   app.require_subcommand(1);
@@ -22,16 +29,16 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   } catch (const gsae::UsageError& e) {
-    fmt::print(stderr, "gemma_sae: {}\n", e.what());
+    complain(e.what());
     return 2;
   } catch (const gsae::Interrupted& e) {
-    fmt::print(stderr, "gemma_sae: {}\n", e.what());
+    complain(e.what());
     return 128 + gsae::interrupted();
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "gemma_sae: out of memory: use a smaller --buffer, --batch or --width\n");
+    complain("out of memory: use a smaller --buffer, --batch or --width");
     return 1;
   } catch (const std::exception& e) {
-    fmt::print(stderr, "gemma_sae: {}\n", e.what());
+    complain(e.what());
     return 1;
   }
 }

@@ -12,10 +12,6 @@ void MemoryPlan::add(const std::string& what, int64_t bytes, const std::string& 
   parts_.push_back({what, note, bytes});
 }
 
-void MemoryPlan::add(const std::string& what, const Arena& arena, const std::string& note) {
-  add(what, static_cast<int64_t>(arena.used()), note);
-}
-
 int64_t MemoryPlan::total() const {
   int64_t sum = 0;
   for (const Part& p : parts_) sum += p.bytes;

@@ -4,20 +4,17 @@
 #include <string>
 #include <vector>
 
-#include "kernels/memory.h"
-
 namespace gsae {
 
 // What a run will hold in memory, by name, before it is allocated.
 class MemoryPlan {
  public:
   void add(const std::string& what, int64_t bytes, const std::string& note = "");
-  void add(const std::string& what, const Arena& arena, const std::string& note = "");
   int64_t total() const;
 
   // A table, the total and what the machine has left.
   std::string table() const;
-  // An Error that names the largest parts and how to make them smaller if the machine has less.
+  // An Error with the table, and what makes it smaller, if the machine has less.
   void check() const;
 
  private:

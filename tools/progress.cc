@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "tools/console.h"
+
 namespace gsae {
 
 namespace {
@@ -34,25 +36,22 @@ void Progress::show(std::string_view line) {
   next_ = Clock::now() + interval_;
   if (terminal_) {
     // One column stays free: writing into the last one wraps on some terminals.
-    fmt::print(out_, "\r{}\x1b[K", fit(line, columns(out_) - 1));
+    print(out_, fmt::format("\r{}\x1b[K", fit(line, columns(out_) - 1)));
     shown_ = true;
   } else {
-    fmt::print(out_, "{}\n", line);
+    print(out_, fmt::format("{}\n", line));
   }
-  std::fflush(out_);
 }
 
 void Progress::note(std::string_view line) {
   if (quiet_) return;
   clear();
-  fmt::print(out_, "{}\n", line);
-  std::fflush(out_);
+  print(out_, fmt::format("{}\n", line));
 }
 
 void Progress::clear() {
   if (!shown_) return;
-  std::fputs("\r\x1b[K", out_);
-  std::fflush(out_);
+  print(out_, "\r\x1b[K");
   shown_ = false;
 }
 

@@ -46,20 +46,35 @@ class ModelSource : public RowSource {
   Tensor tokens_;  // (sequences, context) i32
 };
 
+// Where a saved tensor's activations come from.
+struct Place {
+  Site site = Site::kRes;
+  int64_t layer = 0;
+};
+
 // Rows of a saved tensor, in file order, from the start again at its end.
 class FileSource : public RowSource {
  public:
-  // The tensor of `path` named `<site>.<layer>`, `activations`, or the only matrix in it; f32 or bf16.
-  FileSource(const std::string& path, const std::string& preferred, int64_t chunk);
+  // The tensor of `path` named `<site>.<layer>` after `place`, `activations`, or the only matrix in it; f32 or bf16. A
+  // tensor that is named after another place is taken at its word, and place() is that one; an Error if `place` was
+  // asked for (`insist`).
+  FileSource(const std::string& path, Place place, bool insist, int64_t chunk);
+  Place place() const { return place_; }
   int64_t width() const override { return rows_.dim[1]; }
   int64_t rows() const { return rows_.dim[0]; }
   int64_t chunk() const override { return chunk_; }
+  // An Error names the first row that holds NaN or infinity.
   bool fill(Context& ctx, ActivationBuffer& buffer) override;
   double flops_per_row() const override { return 0; }
   int64_t epoch() const override { return epoch_; }
 
  private:
+  void choose(bool insist);
+  void check_finite(int64_t begin, int64_t end) const;
+
   SafetensorsFile file_;
+  Place place_;
+  std::string name_;
   Tensor rows_;  // (N, width), mapped
   int64_t chunk_, next_ = 0, epoch_ = 0;
 };

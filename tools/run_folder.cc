@@ -1,6 +1,8 @@
 #include "tools/run_folder.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -14,18 +16,48 @@ namespace gsae {
 
 namespace fs = std::filesystem;
 
-RunFolder::RunFolder(const std::string& path) : path_(path) {
+namespace {
+
+void refuse_what_is_there(const std::string& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (status.type() == fs::file_type::not_found) return;
+  if (error) throw Error(fmt::format("--out {}: {}", path, error.message()));
+  if (status.type() != fs::file_type::directory)
+    throw Error(fmt::format("--out {}: is a file; a run needs a folder of its own", path));
   for (const char* file : {"config.json", "train.jsonl"})
-    if (fs::exists(fs::path(path) / file))
+    if (fs::exists(fs::path(path) / file, error))
       throw Error(
           fmt::format("--out {}: holds a run already ({}); choose another folder, or remove it first", path, file));
+  const fs::directory_iterator entries(path, error);
+  if (error) throw Error(fmt::format("--out {}: cannot be read: {}", path, error.message()));
+  if (entries != fs::directory_iterator())
+    throw Error(fmt::format("--out {}: is not empty (there is {}); choose a new folder", path,
+                            entries->path().filename().string()));
+}
+
+}  // namespace
+
+RunFolder::RunFolder(const std::string& path) : path_(path) {
+  refuse_what_is_there(path);
   std::error_code error;
+  for (fs::path p = path; !p.empty() && !fs::exists(p, error); p = p.parent_path())
+    created_.insert(created_.begin(), p.string());
   fs::create_directories(path, error);
   if (error) throw Error(fmt::format("--out {}: cannot create the folder: {}", path, error.message()));
+  const std::string name = path_ + "/train.jsonl";
+  log_ = open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
+  if (log_ < 0)
+    throw Error(
+        fmt::format("cannot create {}: {}; choose a folder that can be written to", name, std::strerror(errno)));
 }
 
 RunFolder::~RunFolder() {
-  if (log_) std::fclose(log_);
+  close(log_);
+  if (keep_) return;
+  std::error_code ignored;
+  for (const char* file : {"config.json", "train.jsonl"}) fs::remove(fs::path(path_) / file, ignored);
+  for (auto folder = created_.rbegin(); folder != created_.rend(); ++folder) fs::remove(*folder, ignored);  // if empty
 }
 
 void RunFolder::require_space(int64_t bytes) const {
@@ -38,16 +70,21 @@ void RunFolder::require_space(int64_t bytes) const {
                     path_, double(bytes) / 1e6, double(space.available) / 1e6));
 }
 
-void RunFolder::write_config(const nlohmann::json& config) {
-  write_file(path_ + "/config.json", config.dump(2) + "\n");
-  const std::string name = path_ + "/train.jsonl";
-  log_ = std::fopen(name.c_str(), "wxe");
-  if (!log_) throw Error(fmt::format("cannot create {}: {}", name, std::strerror(errno)));
+void RunFolder::write_config(const nlohmann::ordered_json& config) {
+  // "replace": a path need not be UTF-8
+  write_file(path_ + "/config.json", config.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
-bool RunFolder::log(const nlohmann::json& line) {
+bool RunFolder::log(const nlohmann::ordered_json& line) {
+  keep_ = true;
   const std::string text = line.dump() + "\n";
-  return std::fwrite(text.data(), 1, text.size(), log_) == text.size() && std::fflush(log_) == 0;
+  const auto bytes = static_cast<ssize_t>(text.size());
+  if (write(log_, text.data(), text.size()) == bytes) {
+    log_bytes_ += bytes;
+    return true;
+  }
+  [[maybe_unused]] const int cut = ftruncate(log_, log_bytes_);  // half a line would spoil the next one
+  return false;
 }
 
 }  // namespace gsae

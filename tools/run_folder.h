@@ -1,13 +1,16 @@
 #pragma once
 
-#include <cstdio>
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 namespace gsae {
 
-// The folder of a training run: config.json, train.jsonl, and the results below it. The constructor creates the
-// folder and refuses one that already holds a run, so that nothing is ever overwritten.
+// The folder of a training run: config.json, train.jsonl, and the results below it. The constructor takes a folder that
+// is new or empty, by creating train.jsonl in it: nothing is ever overwritten, two runs never share a folder, and one
+// that cannot be written to is found before the work. A run that ends before it has logged a line leaves nothing
+// behind.
 class RunFolder {
  public:
   explicit RunFolder(const std::string& path);
@@ -20,14 +23,17 @@ class RunFolder {
   // An Error if the file system has less than `bytes` left: before hours of work, not after.
   void require_space(int64_t bytes) const;
 
-  void write_config(const nlohmann::json& config);
+  void write_config(const nlohmann::ordered_json& config);
   // One line of train.jsonl, in the file when this returns. False: it could not be written (a full disk), which
-  // must not end a run.
-  bool log(const nlohmann::json& line);
+  // must not end a run; nothing of it is in the file then.
+  bool log(const nlohmann::ordered_json& line);
 
  private:
   std::string path_;
-  std::FILE* log_ = nullptr;
+  std::vector<std::string> created_;  // folders that were not there before, outermost first
+  int log_ = -1;                      // train.jsonl
+  int64_t log_bytes_ = 0;             // whole lines in it
+  bool keep_ = false;
 };
 
 }  // namespace gsae

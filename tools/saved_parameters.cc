@@ -37,6 +37,8 @@ SavedParameters::SavedParameters(const std::string& path, int64_t width, int64_t
   load(params.b_dec, file, "b_dec");
   load(params.threshold, file, "threshold");
   for (int64_t i = 0; i < latents; ++i) {
+    const float theta = params.threshold.data<float>()[i];
+    if (theta < 0) throw Error(fmt::format("{}: threshold[{}] is {}; thresholds are at least 0", path, i, theta));
     double square = 0;
     for (int64_t c = 0; c < width; ++c) {
       const double w = params.W_dec.data<float>()[i * width + c];

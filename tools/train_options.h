@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "model/site.h"
@@ -18,12 +17,16 @@ struct TrainOptions {
   std::string tokens, steps, batch = "4096", buffer, preset = "default", precision = "bf16", out;
   std::string lr, lr_warmup, lr_decay, sparsity_warmup, bandwidth, beta2;
   std::string activations, init;  // files to train from
+  std::string config;             // a TOML file of these options
   bool no_shuffle = false;
   double input_scale = 0;
   int64_t log_every = 10;
   int64_t eval_contexts = 2048;
 
+  bool place_typed = false;  // --layer or --site, which have defaults
+
   void add(CLI::App& command);
+  void complete(CLI::App& command);  // after parsing: reads --config
   DType sae_precision() const { return precision == "f32" ? DType::kF32 : DType::kBF16; }
 };
 
@@ -37,7 +40,5 @@ struct TrainPlan {
 
 // A UsageError says what an option may be. d: the inputs of the SAE.
 TrainPlan plan_training(const TrainOptions& options, int64_t d);
-
-nlohmann::json to_json(const Recipe& recipe);
 
 }  // namespace gsae

@@ -7,7 +7,7 @@
 
 #include "tools/interrupt.h"
 #include "tools/machine.h"
-#include "tools/saved_parameters.h"
+#include "tools/run_record.h"
 
 namespace gsae {
 
@@ -25,71 +25,25 @@ std::string format_duration(double seconds) {
   return s >= 60 ? fmt::format("{}m{:02}s", s / 60, s % 60) : fmt::format("{}s", s);
 }
 
-nlohmann::ordered_json metrics_json(int64_t step, int64_t batch, const StepMetrics& m) {
-  return {{"step", step},
-          {"tokens", step * batch},
-          {"loss", m.loss},
-          {"mse", m.mse},
-          {"penalty", m.penalty},
-          {"l0", m.l0},
-          {"fvu", m.fvu},
-          {"dead", m.dead},
-          {"threshold_mean", m.threshold_mean},
-          {"threshold_min", m.threshold_min},
-          {"threshold_max", m.threshold_max},
-          {"lr", m.lr},
-          {"lambda", m.lambda}};
-}
-
-nlohmann::ordered_json config_json(const Run& run, const RowSource& source, int64_t buffer_rows) {
-  const TrainOptions& o = run.options;
-  nlohmann::ordered_json j = {{"format", 1},
-                              {"version", GSAE_VERSION},
-                              {"layer", run.layer},
-                              {"site", name(run.site)},
-                              {"width", source.width()},
-                              {"latents", run.plan.width},
-                              {"tokens", run.plan.tokens},
-                              {"precision", o.precision},
-                              {"buffer_rows", buffer_rows},
-                              {"shuffle", !o.no_shuffle},
-                              {"input_scale", run.C},
-                              {"init", o.init},
-                              {"seed", o.common.seed},
-                              {"recipe", to_json(run.plan.recipe)}};
-  if (run.model_folder.empty()) {
-    j["activations"] = o.activations;
-  } else {
-    j["model"] = o.data.model;
-    j["model_folder"] = run.model_folder;
-    j["model_dtype"] = o.data.dtype;
-    j["data"] = o.data.data;  // empty: the bundled corpus
-    j["context"] = o.data.context;
-    j["eval_fraction"] = o.data.eval_fraction;
-  }
-  return j;
-}
-
 }  // namespace
 
 Training::Training(Context& ctx, Run& run, RowSource& source, ActivationBuffer& buffer, SaeTrainer& trainer,
-                   RunFolder& folder)
+                   RunFolder& folder, std::unique_ptr<SavedParameters> given)
     : ctx_(ctx),
       run_(run),
       source_(source),
       buffer_(buffer),
       trainer_(trainer),
       folder_(folder),
+      given_(std::move(given)),
       progress_(run.options.common.quiet) {}
 
 void Training::run() {
   const Recipe& recipe = trainer_.recipe();
-  catch_interrupts();
   prepare();
   model_seconds_ = 0, model_rows_ = 0;
   start_ = Clock::now();
-  for (int64_t step = 0; step < recipe.steps && !interrupted(); ++step) {
-    refill();
+  for (int64_t step = 0; step < recipe.steps && !interrupted() && try_refill(); ++step) {
     const Clock::time_point t = Clock::now();
     buffer_.draw(ctx_, trainer_.workspace().x, run_.C);
     trainer_.step(ctx_, step);
@@ -97,7 +51,12 @@ void Training::run() {
     run_.steps_done = step + 1;
     if (run_.steps_done % run_.options.log_every == 0 || run_.steps_done == recipe.steps || interrupted())
       report(run_.steps_done);
+    if (progress_.due()) show_progress(run_.steps_done);
   }
+  if (interrupted() && run_.steps_done < recipe.steps) run_.stopped = "interrupted";
+  if (run_.stopped.empty()) return;
+  if (run_.steps_done == 0) throw Interrupted();
+  report(run_.steps_done);
 }
 
 // Gemma runs only when there is room for what it brings, and never for more rows than the run will use.
@@ -105,11 +64,13 @@ void Training::refill() {
   while (buffer_.has_room() && arrived_ < run_.plan.tokens) {
     const Clock::time_point t = Clock::now();
     const int64_t before = buffer_.held();
-    if (!source_.fill(ctx_, buffer_))
+    if (!source_.fill(ctx_, buffer_)) {
+      if (buffer_.held() >= trainer_.recipe().batch) return;  // the rest is trained on first
       throw Error(
           fmt::format("the data ended after {} activations of the {} that the run needs: give more --data, fewer "
                       "--tokens or a shorter --context",
                       arrived_, run_.plan.tokens));
+    }
     const int64_t rows = buffer_.held() - before;
     arrived_ += rows;
     model_rows_ += rows;
@@ -127,12 +88,25 @@ void Training::refill() {
   }
 }
 
+// Bad data late in a run are no reason to lose what was trained before.
+bool Training::try_refill() {
+  try {
+    refill();
+    return true;
+  } catch (const Error& e) {
+    if (run_.steps_done == 0) throw;
+    run_.stopped = e.what();
+    return false;
+  }
+}
+
 void Training::prepare() {
   refill();
   if (run_.C == 0) run_.C = buffer_.calibrate(ctx_, kCalibrationRows, trainer_.workspace().x);
-  folder_.write_config(config_json(run_, source_, buffer_.slots()));
-  if (!run_.options.init.empty()) {
-    trainer_.start(ctx_, SavedParameters(run_.options.init, source_.width(), run_.plan.width).params);
+  folder_.write_config(config_json(run_, source_.width(), buffer_.slots()));
+  if (given_) {
+    trainer_.start(ctx_, given_->params);
+    given_.reset();
     return;
   }
   buffer_.sample(ctx_, trainer_.workspace().x, run_.C);
@@ -142,32 +116,44 @@ void Training::prepare() {
 void Training::report(int64_t done) {
   const Recipe& recipe = trainer_.recipe();
   const StepMetrics m = trainer_.read_metrics(ctx_, dead_window());
+  if (m.rows == 0) return;  // nothing since the last one
   if (!std::isfinite(m.loss))
-    throw Error(fmt::format("the loss is {} at step {}: the run diverged; try a smaller --lr (it was {:g})", m.loss,
-                            done, recipe.lr));
+    throw Error(
+        fmt::format("the loss is {} at step {}: training diverged (try a smaller --lr; it was {:g}), or the "
+                    "activations hold NaN or infinity",
+                    m.loss, done, recipe.lr));
   if (done * 10 > recipe.steps * 9) tail_l0_ += m.l0 * double(m.rows), tail_rows_ += m.rows;
   run_.l0 = tail_rows_ > 0 ? tail_l0_ / double(tail_rows_) : m.l0;
+  run_.lambda = m.lambda;
+  last_ = m;
 
-  const double elapsed = seconds_since(start_), tokens = double(done * recipe.batch);
-  const double roof = seconds_at_the_roof() / elapsed;
+  const double roof_seconds = seconds_at_the_roof();  // first: measuring the roof moves start_
+  const double elapsed = seconds_since(start_);
   nlohmann::ordered_json line = metrics_json(done, recipe.batch, m);
-  line["tokens_per_second"] = tokens / elapsed;
+  line["tokens_per_second"] = double(done * recipe.batch) / elapsed;
   line["model_seconds"] = model_seconds_;
   line["sae_seconds"] = sae_seconds_;
-  line["roof_fraction"] = roof;
+  line["roof_fraction"] = roof_seconds / elapsed;
   line["epoch"] = source_.epoch();
   if (!folder_.log(line) && !log_failed_) {
     log_failed_ = true;
     progress_.note(
         fmt::format("{}/train.jsonl cannot be written any more (is the disk full?); training goes on", folder_.path()));
   }
-  if (!progress_.due() && done != recipe.steps) return;
-  progress_.show(
-      fmt::format("step {}/{}  {} tokens  {:.0f} tok/s  {} left  loss {:.4f}  L0 {:.1f}  FVU {:.4f}  dead {:.1f}%  "
-                  "{:.0f}% of roof",
-                  done, recipe.steps, format_count(tokens), tokens / elapsed,
-                  format_duration(elapsed / double(done) * double(recipe.steps - done)), m.loss, m.l0, m.fvu,
-                  100.0 * double(m.dead) / double(run_.plan.width), 100 * roof));
+  if (done == recipe.steps) show_progress(done);
+}
+
+void Training::show_progress(int64_t done) {
+  const Recipe& recipe = trainer_.recipe();
+  const double roof_seconds = seconds_at_the_roof(), elapsed = seconds_since(start_);
+  const double tokens = double(done * recipe.batch);
+  std::string line =
+      fmt::format("step {}/{}  {} tokens  {:.0f} tok/s  {} left", done, recipe.steps, format_count(tokens),
+                  tokens / elapsed, format_duration(elapsed / double(done) * double(recipe.steps - done)));
+  if (last_.rows > 0)  // there has been a report
+    line += fmt::format("  loss {:.4f}  L0 {:.1f}  FVU {:.4f}  dead {:.1f}%", last_.loss, last_.l0, last_.fvu,
+                        100.0 * double(last_.dead) / double(run_.plan.width));
+  progress_.show(line + fmt::format("  {:.0f}% of roof", 100 * roof_seconds / elapsed));
 }
 
 // The time that the products of the work so far would take at this machine's measured peaks.
@@ -176,7 +162,8 @@ double Training::seconds_at_the_roof() {
   if (sae_peak_ == 0) {
     const Clock::time_point t = Clock::now();
     sae_peak_ = measure_product_peak(sae_dtype);
-    model_peak_ = model_dtype == sae_dtype ? sae_peak_ : measure_product_peak(model_dtype);
+    const bool same = model_dtype == sae_dtype || source_.flops_per_row() == 0;
+    model_peak_ = same ? sae_peak_ : measure_product_peak(model_dtype);
     start_ += Clock::now() - t;  // is no part of the run
   }
   // five products of 2 d F FLOP a row: encode, decode, the latents' gradient, and those of both weights

@@ -1,0 +1,86 @@
+#include "tools/run_record.h"
+
+#include <nlohmann/json.hpp>
+
+namespace gsae {
+
+namespace {
+
+nlohmann::ordered_json to_json(const Recipe& r) {
+  return {{"preset", r.preset},
+          {"batch", r.batch},
+          {"steps", r.steps},
+          {"lr", r.lr},
+          {"lr_warmup_steps", r.lr_warmup},
+          {"lr_decay_fraction", r.lr_decay},
+          {"beta1", 0.0},
+          {"beta2", r.beta2},
+          {"adam_epsilon", r.epsilon},
+          {"decoder_rate", r.decoder_rate},
+          {"threshold_rate", r.threshold_rate},
+          {"penalty", name(r.penalty)},
+          {"lambda", r.lambda},
+          {"lambda_warmup_steps", r.lambda_warmup},
+          {"target_l0", r.target_l0},
+          {"controller", r.controller},
+          {"integral_gain", r.integral_gain},
+          {"proportional_gain", r.proportional_gain},
+          {"bandwidth", r.bandwidth},
+          {"start", name(r.start)},
+          {"threshold", r.threshold},
+          {"start_l0", r.start_l0},
+          {"seed", r.seed}};
+}
+
+}  // namespace
+
+nlohmann::ordered_json config_json(const Run& run, int64_t width, int64_t buffer_rows) {
+  const TrainOptions& o = run.options;
+  nlohmann::ordered_json j = {{"format", 1}, {"version", GSAE_VERSION}};
+  if (run.model_folder.empty()) {
+    j["activations"] = o.activations;
+  } else {
+    j["model"] = o.data.model;
+    j["model_folder"] = run.model_folder;
+    j["model_dtype"] = o.data.dtype;
+    j["data"] = run.data_files;
+    j["text_field"] = o.data.text_field;
+    j["token_dtype"] = o.data.token_dtype;
+    j["skip_bad"] = o.data.skip_bad;
+    j["context"] = o.data.context;
+    j["eval_fraction"] = o.data.eval_fraction;
+    j["eval_contexts"] = o.eval_contexts;
+  }
+  j.update({{"site", name(run.site)},
+            {"layer", run.layer},
+            {"width", width},
+            {"latents", run.plan.width},
+            {"tokens", run.plan.tokens},
+            {"precision", o.precision},
+            {"init", o.init},
+            {"input_scale", run.C},
+            {"buffer_rows", buffer_rows},
+            {"shuffle", !o.no_shuffle},
+            {"log_every", o.log_every},
+            {"seed", o.common.seed},
+            {"recipe", to_json(run.plan.recipe)}});
+  return j;
+}
+
+nlohmann::ordered_json metrics_json(int64_t step, int64_t batch, const StepMetrics& m) {
+  return {{"step", step},
+          {"tokens", step * batch},
+          {"loss", m.loss},
+          {"mse", m.mse},
+          {"penalty", m.penalty},
+          {"l0", m.l0},
+          {"fvu", m.fvu},
+          {"dead", m.dead},
+          {"threshold_mean", m.threshold_mean},
+          {"threshold_min", m.threshold_min},
+          {"threshold_max", m.threshold_max},
+          {"lr", m.lr},
+          {"lambda", m.lambda}};
+}
+
+}  // namespace gsae
