@@ -23,6 +23,8 @@ struct MatmulOptions {
 //
 // Accumulates in f32. 2 * m * n * k FLOP. cpu: oneDNN; where the processor has no bf16 product,
 // bf16 operands are widened to f32, panel by panel, which gives the same sums up to their order.
+// With AVX-512 the bits do not depend on the number of threads; without it oneDNN splits sums among
+// them, and only the same number of threads gives the same bits.
 void matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions options = {});
 
 // A linear layer whose weight is stored as one or several tensors stacked along their rows (the
