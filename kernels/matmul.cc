@@ -88,6 +88,16 @@ void product(Context& ctx, float* out, const std::byte* a, const std::byte* b, c
   s.stream.wait();
 }
 
+// out = x rounded to bf16, kept in f32.
+void round_to_bf16(float* out, const float* x, int64_t n) {
+  parallel_for(n, 1 << 15, [&](int64_t begin, int64_t end) {
+    float* to = out;
+    const float* from = x;
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) to[i] = to_float(to_bf16(from[i]));
+  });
+}
+
 // Where the processor has no bf16 product, both operands are widened along k in panels that fit the
 // workspace. Rare enough (old laptops) for plain code.
 void widened_matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions o) {
@@ -166,14 +176,17 @@ void cpu::linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> wei
     }
     int64_t column = 0;
     for (const Tensor& w : weights) {
-      const int64_t step = w.dtype == dtype ? w.dim[0] : panel_rows;
+      // A product in bf16 that is computed in f32 still takes its operands in bf16.
+      const bool round = widen_x && w.dtype == DType::kF32, whole = w.dtype == dtype && !round;
+      const int64_t step = whole ? w.dim[0] : panel_rows;
       for (int64_t r = 0; r < w.dim[0]; r += step) {
         Tensor part = w.rows(r, std::min(w.dim[0], r + step));
-        if (w.dtype != dtype) {
+        if (!whole) {
           Tensor converted = part;
           converted.ptr = panel;
           converted.dtype = dtype;
-          cpu::convert(ctx, converted, part);
+          if (round) round_to_bf16(converted.data<float>(), part.data<float>(), part.size());
+          else cpu::convert(ctx, converted, part);
           part = converted;
         }
         product(ctx, out.data<float>() + i * columns + column + r, a, part.ptr,

