@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "kernels/dispatch.h"
+#include "kernels/dispatch_float.h"
 #include "kernels/parallel.h"
 
 namespace gsae {

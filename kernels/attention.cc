@@ -7,6 +7,7 @@
 
 #include "kernels/checkf.h"
 #include "kernels/dispatch.h"
+#include "kernels/dispatch_float.h"
 #include "kernels/vector_math.h"
 
 namespace gsae {

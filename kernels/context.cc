@@ -1,32 +1,45 @@
 #include "kernels/context.h"
 
+#include "kernels/checkf.h"
 #include "kernels/cpu.h"
 #include "kernels/dispatch.h"
 
 namespace gsae {
 
 namespace cpu {
-std::shared_ptr<CudaState> make_state() { return nullptr; }
+std::shared_ptr<CudaState> make_state(int) { return nullptr; }
 void synchronize(CudaState*) {}
-bool available() { return true; }
+std::string why_unavailable() { return ""; }
 }  // namespace cpu
 namespace cuda {
-std::shared_ptr<CudaState> make_state();
+std::shared_ptr<CudaState> make_state(int index);
 void synchronize(CudaState*);
-bool available();
+std::string why_unavailable();
+CudaBackend backend();
 }  // namespace cuda
 
-Context::Context(Device device)
-    : device_(device), cpu_(std::make_shared<CpuState>()), cuda_(GSAE_DISPATCH(device, make_state())) {}
+Context::Context(Device device, int index) : device_(device), index_(index), cpu_(std::make_shared<CpuState>()) {
+  const std::string why = why_unavailable(device);
+  CHECKF(why.empty(), "no {} device: {}", name(device), why);
+  cuda_ = GSAE_DISPATCH(device, make_state(index));
+}
 
 void Context::synchronize() { GSAE_DISPATCH(device_, synchronize(cuda_.get())); }
 
-bool available(Device device) {
+CudaBackend cuda_backend() {
 #if GSAE_CUDA
-  return GSAE_DISPATCH(device, available());
+  return cuda::backend();
 #else
-  return device == Device::kCpu;
+  return CudaBackend::kNone;
 #endif
+}
+
+bool available(Device device) { return why_unavailable(device).empty(); }
+
+std::string why_unavailable(Device device) {
+  if (device == Device::kCuda && cuda_backend() == CudaBackend::kNone)
+    return "this build has no CUDA backend (configured with GSAE_CUDA=OFF)";
+  return GSAE_DISPATCH(device, why_unavailable());
 }
 
 }  // namespace gsae

@@ -2,6 +2,10 @@
 
 #include "kernels/tensor.h"
 
+#ifndef GSAE_CUDA
+#error "for kernels/*.cc only: the rest of the code asks at run time (kernels/context.h)"
+#endif
+
 // The one place that knows which backends are in this build. A backend that forgets an op is a
 // link error; a cuda tensor in a cpu-only build is an Error.
 #if GSAE_CUDA
@@ -14,15 +18,6 @@ namespace gsae {
 
 inline void require_cpu(Device d) {
   CHECK(d == Device::kCpu, "this build has no CUDA backend (-DGSAE_CUDA=ON or EMULATED)");
-}
-
-// dispatch_float(dtype, [&]<class T>() { ... }): host code for the two floating-point dtypes.
-template <class F> void dispatch_float(DType t, F&& f) {
-  switch (t) {
-    case DType::kF32: return f.template operator()<float>();
-    case DType::kBF16: return f.template operator()<BF16>();
-    default: CHECK(false, std::string("expected f32 or bf16, got ") + name(t));
-  }
 }
 
 }  // namespace gsae

@@ -2,6 +2,7 @@
 
 #include "kernels/checkf.h"
 #include "kernels/dispatch.h"
+#include "kernels/dispatch_float.h"
 #include "kernels/parallel.h"
 #include "kernels/vector_math.h"
 

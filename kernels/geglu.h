@@ -11,7 +11,7 @@ namespace gsae {
 //   gelu(g)  = g/2 (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3)))
 //
 //   out      (n, ffn)      f32 or bf16, rounded once
-//   gate_up  (n, 2 * ffn)  f32: gates, then ups
+//   gate_up  (n, 2 * ffn)  f32 or bf16: gates, then ups
 //
 // In f32, to a few units in the last place of each factor; infinite gates give NaN or infinity, as
 // broken weights should. Memory-bound: moves gate_up.bytes() + out.bytes().

@@ -4,6 +4,7 @@
 
 #include "kernels/checkf.h"
 #include "kernels/dispatch.h"
+#include "kernels/dispatch_float.h"
 #include "kernels/parallel.h"
 
 namespace gsae {

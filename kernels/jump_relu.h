@@ -5,9 +5,8 @@
 
 namespace gsae {
 
-// JumpReLU with its bias, and the counts that are a by-product of it:
+// JumpReLU, and the counts that are a by-product of it:
 //
-//   z[r,i] += bias[i]
 //   f[r,i]  = z[r,i] where z[r,i] > theta[i], else 0
 //   l0[r]   = number of i with z[r,i] > theta[i]
 //   fired[i] += number of r with z[r,i] > theta[i]
@@ -15,14 +14,13 @@ namespace gsae {
 // A NaN counts as above its threshold: it reaches f, and so the loss, instead of passing for a silent latent.
 //
 //   f      (n, F)  f32 or bf16 (rounded once; the comparison is in f32)
-//   z      (n, F)  f32, in and out; f may be z itself where f is f32
-//   bias   (F)     f32
+//   z      (n, F)  f32, with its bias (kernels/matmul.h adds it); f may be z itself where f is f32
 //   theta  (F)     f32, >= 0
 //   l0     (n)     f32, or empty
 //   fired  (F)     i32, or empty
 //
-// Memory-bound: moves 2 * z.bytes() + f.bytes(). Gemma Scope, arXiv:2408.05147, section 2.
-void jump_relu(Context& ctx, Tensor f, Tensor z, Tensor bias, Tensor theta, Tensor l0, Tensor fired);
+// Memory-bound: moves z.bytes() + f.bytes(). Gemma Scope, arXiv:2408.05147, section 2.
+void jump_relu(Context& ctx, Tensor f, Tensor z, Tensor theta, Tensor l0, Tensor fired);
 
 // The gradients that reach JumpReLU's inputs:
 //
@@ -46,12 +44,12 @@ void jump_relu_backward(Context& ctx, Tensor dz, Tensor dbias, Tensor dtheta, Te
                         Tensor dl0, float bandwidth);
 
 namespace cpu {
-void jump_relu(Context& ctx, Tensor f, Tensor z, Tensor bias, Tensor theta, Tensor l0, Tensor fired);
+void jump_relu(Context& ctx, Tensor f, Tensor z, Tensor theta, Tensor l0, Tensor fired);
 void jump_relu_backward(Context& ctx, Tensor dz, Tensor dbias, Tensor dtheta, Tensor df, Tensor z, Tensor theta,
                         Tensor dl0, float bandwidth);
 }  // namespace cpu
 namespace cuda {
-void jump_relu(Context& ctx, Tensor f, Tensor z, Tensor bias, Tensor theta, Tensor l0, Tensor fired);
+void jump_relu(Context& ctx, Tensor f, Tensor z, Tensor theta, Tensor l0, Tensor fired);
 void jump_relu_backward(Context& ctx, Tensor dz, Tensor dbias, Tensor dtheta, Tensor df, Tensor z, Tensor theta,
                         Tensor dl0, float bandwidth);
 }  // namespace cuda

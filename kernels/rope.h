@@ -20,9 +20,9 @@ void rope_table(Context& ctx, Tensor table, double theta);
 //   q[b,h,t,i]        = a cos - c sin      a, c = elements i and i + dh/2 of head h in row b*T + t
 //   q[b,h,t,i + dh/2] = c cos + a sin      k likewise; v is moved as it is
 //
-//   q      (B, Hq, T, dh)            f32
-//   k, v   (B, Hkv, T, dh)           f32
-//   qkv    (B*T, (Hq + 2 Hkv) * dh)  f32: all queries, all keys, all values
+//   q      (B, Hq, T, dh)            f32, or bf16 (rounded once)
+//   k, v   (B, Hkv, T, dh)           the dtype of q
+//   qkv    (B*T, (Hq + 2 Hkv) * dh)  the dtype of q: all queries, all keys, all values
 //   table  (>= T, 2, dh/2)           f32
 //
 // Memory-bound: moves 2 * qkv.bytes(). Su et al. 2021, arXiv:2104.09864.

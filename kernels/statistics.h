@@ -20,15 +20,22 @@ void add_moments(Context& ctx, Tensor sum, Tensor square, Tensor x);
 //   idle (F) i64;  total (F) i64;  fired (F) i32
 void update_idle(Context& ctx, Tensor idle, Tensor total, Tensor fired, int64_t rows);
 
+// A summary of the latents, for the log: how many have been silent for `window` rows or more, and the thresholds.
+//   out (4) f64: see LatentStatistic;  idle (F) i64;  theta (F) f32
+enum LatentStatistic : int { kDeadLatents, kMeanThreshold, kLowestThreshold, kHighestThreshold, kLatentStatistics };
+void summarise_latents(Context& ctx, Tensor out, Tensor idle, Tensor theta, int64_t window);
+
 namespace cpu {
 void add_sum(Context& ctx, Tensor total, Tensor x);
 void add_moments(Context& ctx, Tensor sum, Tensor square, Tensor x);
 void update_idle(Context& ctx, Tensor idle, Tensor total, Tensor fired, int64_t rows);
+void summarise_latents(Context& ctx, Tensor out, Tensor idle, Tensor theta, int64_t window);
 }  // namespace cpu
 namespace cuda {
 void add_sum(Context& ctx, Tensor total, Tensor x);
 void add_moments(Context& ctx, Tensor sum, Tensor square, Tensor x);
 void update_idle(Context& ctx, Tensor idle, Tensor total, Tensor fired, int64_t rows);
+void summarise_latents(Context& ctx, Tensor out, Tensor idle, Tensor theta, int64_t window);
 }  // namespace cuda
 
 }  // namespace gsae

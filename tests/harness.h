@@ -121,11 +121,48 @@ void expect_close(const std::vector<float>& got, const std::vector<Want>& want, 
   if (std::getenv("GSAE_SHOW_ERRORS") && !got.empty()) std::printf("worst error: %.3f times the bound\n", worst_ratio);
 }
 
-// Skipping is for laptops. Where a GPU is promised, its absence is a failure.
-inline bool skip(Device d) {
-  if (available(d)) return false;
-  if (std::getenv("GSAE_REQUIRE_CUDA")) ADD_FAILURE() << "GSAE_REQUIRE_CUDA is set: no " << name(d);
-  return true;
+// Every test of an op runs on every backend of the build:
+//
+//   struct RmsNorm : OnDevice {};
+//   TEST_P(RmsNorm, MatchesDoubles) { ... rms_norm(ctx, ...) ... }
+//   ON_DEVICES(RmsNorm);
+//
+// Where the build has a CUDA backend and the machine no GPU, it is skipped for all to see; with GSAE_REQUIRE_CUDA set
+// that is a failure.
+struct OnDevice : testing::TestWithParam<Device> {
+  void SetUp() override {
+    if (available(GetParam())) return;
+    if (std::getenv("GSAE_REQUIRE_CUDA")) FAIL() << "GSAE_REQUIRE_CUDA is set: " << why_unavailable(GetParam());
+    GTEST_SKIP() << why_unavailable(GetParam());
+  }
+  bool on_cuda() const { return GetParam() == Device::kCuda; }
+
+  Context ctx{available(GetParam()) ? GetParam() : Device::kCpu};
+};
+
+inline std::vector<Device> devices() {
+  if (cuda_backend() == CudaBackend::kNone) return {Device::kCpu};
+  return {Device::kCpu, Device::kCuda};
+}
+// The emulation runs a kernel's threads one after the other, some thousand times slower than a GPU: large shapes are
+// for the others.
+inline bool emulated(const Context& ctx) {
+  return ctx.device() == Device::kCuda && cuda_backend() == CudaBackend::kEmulated;
+}
+inline std::string device_name(const testing::TestParamInfo<Device>& p) { return name(p.param); }
+#define ON_DEVICES(Suite) INSTANTIATE_TEST_SUITE_P(Devices, Suite, testing::ValuesIn(devices()), device_name)
+
+// A tensor's elements, wherever it is.
+template <class T> std::vector<T> download(Context& ctx, Tensor t) {
+  std::vector<T> host(static_cast<size_t>(t.size()));
+  if (host.empty()) return host;
+  copy(ctx, view(host.data(), {t.size()}), t.reshape({t.size()}));
+  ctx.synchronize();
+  return host;
+}
+template <class T> void upload(Context& ctx, Tensor t, const std::vector<T>& host) {
+  copy(ctx, t, view(const_cast<T*>(host.data()), {t.size()}));
+  ctx.synchronize();
 }
 
 }  // namespace gsae::test

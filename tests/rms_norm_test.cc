@@ -7,6 +7,9 @@ namespace {
 
 constexpr float kEps = 1e-6f;
 
+struct RmsNorm : OnDevice {};
+ON_DEVICES(RmsNorm);
+
 // Of the formula, in doubles.
 std::vector<double> reference(const std::vector<float>& x, const std::vector<float>& w, int64_t d, double eps) {
   std::vector<double> out(x.size());
@@ -19,8 +22,7 @@ std::vector<double> reference(const std::vector<float>& x, const std::vector<flo
 }
 
 // By hand: the rms of (3, 4, 3, 4) is sqrt(12.5).
-TEST(RmsNormCpu, WorkedExample) {
-  Context ctx(Device::kCpu);
+TEST_P(RmsNorm, WorkedExample) {
   Guarded x(ctx, DType::kF32, {1, 4}, {3, 4, 3, 4}), w(ctx, DType::kF32, {4}, {0, 1, 0, 1});
   Guarded out(ctx, DType::kF32, {1, 4});
   rms_norm(ctx, out, x, w, 0.0f);
@@ -32,8 +34,7 @@ TEST(RmsNormCpu, WorkedExample) {
 // rms, of 1 + w and of two products, half an ulp each; bf16: half an ulp of its own on top.
 constexpr double kF32 = 4 * 0x1p-24, kBF16 = 0x1p-8 + kF32;
 
-TEST(RmsNormCpu, MatchesDoubles) {
-  Context ctx(Device::kCpu);
+TEST_P(RmsNorm, MatchesDoubles) {
   struct Shape {
     int64_t n, d;
   };
@@ -51,8 +52,7 @@ TEST(RmsNormCpu, MatchesDoubles) {
       }
 }
 
-TEST(RmsNormCpu, InPlaceGivesTheSameBits) {
-  Context ctx(Device::kCpu);
+TEST_P(RmsNorm, InPlaceGivesTheSameBits) {
   const auto values = uniform(33 * 70, 3, DType::kF32, -4, 4);
   Guarded w(ctx, DType::kBF16, {70}, uniform(70, 4, DType::kBF16, -1, 1));
   Guarded once(ctx, DType::kF32, {33, 70}), in(ctx, DType::kF32, {33, 70}, values);
@@ -62,8 +62,7 @@ TEST(RmsNormCpu, InPlaceGivesTheSameBits) {
   EXPECT_EQ(once.read(), inout.read());
 }
 
-TEST(RmsNormCpu, RefusesWrongShapes) {
-  Context ctx(Device::kCpu);
+TEST_P(RmsNorm, RefusesWrongShapes) {
   Guarded x(ctx, DType::kF32, {2, 8}), w(ctx, DType::kF32, {4}), out(ctx, DType::kF32, {2, 8});
   Guarded narrow(ctx, DType::kBF16, {2, 8}), w8(ctx, DType::kF32, {8});
   EXPECT_THROW(rms_norm(ctx, out, x, w, kEps), Error);

@@ -12,7 +12,7 @@
 #include <cstring>
 
 #include "kernels/bf16.h"
-#include "kernels/dispatch.h"
+#include "kernels/dispatch_float.h"
 #include "kernels/matmul.h"
 #include "kernels/memory.h"
 #include "kernels/parallel.h"

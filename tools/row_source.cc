@@ -8,7 +8,7 @@
 #include <optional>
 
 #include "kernels/bf16.h"
-#include "kernels/dispatch.h"
+#include "kernels/dispatch_float.h"
 #include "kernels/memory.h"
 
 namespace gsae {

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "kernels/context.h"
+
+namespace gsae {
+
+// What the CUDA runtime says of one GPU.
+struct DeviceInfo {
+  std::string name;          // "NVIDIA H200"
+  int major = 0, minor = 0;  // compute capability
+  int multiprocessors = 0;
+  size_t memory_total = 0, memory_free = 0;  // bytes
+  size_t cache = 0;                          // bytes of L2
+};
+
+// All GPUs that this build and this process can use; none without a CUDA backend, a driver or a GPU.
+std::vector<DeviceInfo> cuda_devices();
+std::string cuda_versions();  // "driver 13.0, runtime 13.0, cuBLASLt 13.1"; empty without a CUDA backend
+
+}  // namespace gsae
