@@ -105,7 +105,7 @@ class Extraction {
     for (const Wanted::Tap& t : wanted.taps) width = std::max(width, model.site_width(t.site));
     if (wanted.logits) width = std::max(width, model.config().vocab);
     const auto lay_out = [&](Arena& arena) {
-      activations_ = std::make_unique<Gemma2::Activations>(arena, model.config(), compute, batch, context);
+      activations_ = std::make_unique<Gemma2::Activations>(arena, model, batch, context);
       const int64_t n = batch * context;
       tokens_ = arena.take("tokens", DType::kI32, {n});
       index_ = arena.take("kept rows", DType::kI32, {n});

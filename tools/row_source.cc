@@ -13,12 +13,12 @@
 
 namespace gsae {
 
-ModelSource::ModelSource(Arena& arena, const Gemma2& model, DType compute, int64_t context, int64_t sequences,
+ModelSource::ModelSource(Arena& arena, const Gemma2& model, int64_t context, int64_t sequences,
                          Site site, int64_t layer)
     : model_(model),
       site_(site),
       layer_(layer),
-      activations_(arena, model.config(), compute, sequences, context),
+      activations_(arena, model, sequences, context),
       tokens_(arena.take("tokens", DType::kI32, {sequences, context})) {}
 
 void ModelSource::open(const TokenStreamOptions& text) { stream_ = std::make_unique<TokenStream>(text); }

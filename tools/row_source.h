@@ -26,7 +26,7 @@ class RowSource {
 // BOS, EOS and padding stay out.
 class ModelSource : public RowSource {
  public:
-  ModelSource(Arena& arena, const Gemma2& model, DType compute, int64_t context, int64_t sequences, Site site,
+  ModelSource(Arena& arena, const Gemma2& model, int64_t context, int64_t sequences, Site site,
               int64_t layer);
   void open(const TokenStreamOptions& text);  // before the first fill
   void close() { stream_.reset(); }           // ends its threads and frees its memory

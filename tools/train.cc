@@ -246,10 +246,10 @@ void train_on_model(const TrainOptions& o) {
   from.memory.add("model weights", static_cast<int64_t>(model.weights().mapped_bytes + model.weights().owned_bytes),
                   "mapped from the checkpoint");
   from.memory.add("text", static_cast<int64_t>(text.shuffle_pool_bytes), "the pool that shuffles documents, at most");
-  from.memory.add("model activations", measure<ModelSource>(model, o.data.compute(), T, B, run.site, run.layer),
+  from.memory.add("model activations", measure<ModelSource>(model, T, B, run.site, run.layer),
                   fmt::format("{} contexts of {}", B, T));
   from.make = [&](Buffer& memory) {
-    auto source = allocate<ModelSource>(ctx.device(), memory, model, o.data.compute(), T, B, run.site, run.layer);
+    auto source = allocate<ModelSource>(ctx.device(), memory, model, T, B, run.site, run.layer);
     source->open(text);
     return source;
   };
