@@ -64,9 +64,9 @@ void dense_gradients(Context& ctx, SaeState& s, DenseWorkspace& w, const Recipe&
     const bool add = begin > 0;
 
     subtract_bias(ctx, centred, x, p.b_dec);
-    matmul(ctx, z, centred, W_enc);                           // z = (x - b_dec) W_enc + b_enc
-    jump_relu(ctx, f, z, p.b_enc, p.threshold, l0, s.fired);  // f = z where z > theta, else 0
-    matmul(ctx, x_hat, f, W_dec);                             // x_hat = f W_dec + b_dec
+    matmul(ctx, z, centred, W_enc, {.bias = p.b_enc});  // z = (x - b_dec) W_enc + b_enc
+    jump_relu(ctx, f, z, p.threshold, l0, s.fired);     // f = z where z > theta, else 0
+    matmul(ctx, x_hat, f, W_dec);                       // x_hat = f W_dec + b_dec
     reconstruction_error(ctx, dx, w.error.rows(begin, end), g.b_dec, x_hat, p.b_dec, x, 2.0f / float(batch));
     sparsity_penalty(ctx, dl0, w.penalty.rows(begin, end), l0, s.control, quadratic, batch);
 

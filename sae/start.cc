@@ -124,7 +124,7 @@ void start_training(Context& ctx, SaeState& s, DenseWorkspace& w, const Recipe& 
     std::fill(thetas.values.begin(), thetas.values.end(), theta);
     copy(ctx, s.p.threshold, thetas.tensor);
     const Tensor f = w.df.rows(0, n);
-    jump_relu(ctx, f, zn, s.p.b_enc, s.p.threshold, {}, {});
+    jump_relu(ctx, f, zn, s.p.threshold, {}, {});  // b_enc is zero
     matmul(ctx, rows, f, s.p.W_dec);
     copy(ctx, x_hat.tensor, rows);
     ctx.synchronize();
