@@ -79,7 +79,7 @@ void product(benchmark::State& state, Product which, DType precision) {
   DenseWorkspace& w = step.w();
   measure(state, step.ctx, [&] {
     switch (which) {
-      case Product::kEncode: return matmul(step.ctx, w.z, w.centred, step.W_enc());
+      case Product::kEncode: return matmul(step.ctx, w.z, w.centred, step.W_enc(), {.bias = step.s().p.b_enc});
       case Product::kDecode: return matmul(step.ctx, w.x_hat, w.f, step.W_dec());
       case Product::kDf: return matmul(step.ctx, w.df, w.dx, step.W_dec(), {.transpose_b = true});
       case Product::kGradDecoder:
@@ -97,8 +97,8 @@ void jump_relu(benchmark::State& state, DType precision) {
   DenseWorkspace& w = step.w();
   const SaeParameters& p = step.s().p;
   measure(state, step.ctx,
-          [&] { gsae::jump_relu(step.ctx, w.f, w.z, p.b_enc, p.threshold, w.l0.rows(0, w.z.dim[0]), step.s().fired); });
-  set_bytes(state, {w.z, w.z, w.f});
+          [&] { gsae::jump_relu(step.ctx, w.f, w.z, p.threshold, w.l0.rows(0, w.z.dim[0]), step.s().fired); });
+  set_bytes(state, {w.z, w.f});
 }
 
 void jump_relu_backward(benchmark::State& state, DType precision) {

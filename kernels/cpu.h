@@ -15,13 +15,13 @@ namespace gsae {
 struct CpuState {
   struct Product {
     dnnl::matmul primitive;
-    dnnl::memory::desc a, b, out, scratchpad;
+    dnnl::memory::desc a, b, bias, out, scratchpad;
   };
 
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
-  // (m, n, k, leading dimensions, dtypes, transpositions, beta) -> a product compiled once
-  std::map<std::array<int64_t, 8>, Product> products;
+  // (m, n, k, leading dimensions, dtypes, transpositions, beta, bias) -> a product compiled once
+  std::map<std::array<int64_t, 7>, Product> products;
   Buffer workspace{Device::kCpu, Context::kWorkspaceBytes};  // widened or narrowed operand panels
   Buffer scratchpad;                                         // oneDNN's, of the largest product yet
 };

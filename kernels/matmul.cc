@@ -14,24 +14,34 @@ void matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions o) {
   const int64_t n = b.dim[!o.transpose_b], bk = b.dim[o.transpose_b];
   CHECKF(k == bk && k > 0, "matmul: the inner dimensions of a {} and b {} differ or are empty", a, b);
   CHECKF(out.is({m, n}) && out.dtype == DType::kF32, "matmul: out {} must be f32[{}, {}]", out, m, n);
+  if (o.bias) {
+    CHECKF(o.bias.is({n}) && o.bias.dtype == DType::kF32, "matmul: bias {} must be f32[{}]", o.bias, n);
+    CHECKF(!o.accumulate, "matmul: a bias, and out {} accumulates: add it once, elsewhere", out);
+  }
+  CHECKF(!o.tf32 || (ctx.device() == Device::kCuda && a.dtype == DType::kF32),
+         "matmul: tf32 is for f32 operands on cuda, a is {}", a);
   if (out.size() == 0) return;
   GSAE_DISPATCH(ctx.device(), matmul(ctx, out, a, b, o));
 }
 
 void linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights) {
-  // half of the workspace holds a row of x, the other one of a weight
-  constexpr int64_t kWidest = Context::kWorkspaceBytes / 2 / sizeof(float);
+  // on cpu a quarter of the workspace holds a row of x, half of it one of a weight, the rest results yet to be rounded
+  constexpr int64_t kWidest = Context::kWorkspaceBytes / 4 / sizeof(float);
   CHECKF(x.rank == 2 && x.dim[1] > 0 && x.dim[1] <= kWidest, "linear: x {} must be (n, k), k in [1, {}]", x, kWidest);
   int64_t rows = 0;
   for (const Tensor& w : weights) {
     CHECKF(w.rank == 2 && w.dim[1] == x.dim[1], "linear: weight {} must be (rows, {})", w, x.dim[1]);
     rows += w.dim[0];
   }
-  CHECKF(out.is({x.dim[0], rows}) && out.dtype == DType::kF32, "linear: out {} must be f32[{}, {}]", out, x.dim[0],
-         rows);
+  const bool typed = out.dtype == DType::kF32 || (out.dtype == DType::kBF16 && x.dtype == DType::kBF16);
+  CHECKF(out.is({x.dim[0], rows}) && typed, "linear: out {} must be f32[{}, {}], or bf16 if x {} is", out, x.dim[0],
+         rows, x);
   if (out.size() == 0) return;
   GSAE_DISPATCH(ctx.device(), linear(ctx, out, x, weights));
 }
+
+std::vector<std::string> chosen_products(Context& ctx) { return GSAE_DISPATCH(ctx.device(), chosen_products(ctx)); }
+std::vector<std::string> cpu::chosen_products(Context&) { return {}; }
 
 namespace {
 
@@ -42,7 +52,7 @@ memory::data_type dnnl_type(DType t) { return t == DType::kBF16 ? memory::data_t
 // A product whose operands may be parts of wider matrices: ld is the distance between stored rows.
 struct Problem {
   int64_t m, n, k, lda, ldb, ldout;
-  DType dtype;
+  DType dtype, out_dtype;
   MatmulOptions options;
 };
 
@@ -52,7 +62,9 @@ CpuState::Product compile(CpuState& s, const Problem& p) {
   };
   const memory::desc a({p.m, p.k}, dnnl_type(p.dtype), strides(p.options.transpose_a, p.lda));
   const memory::desc b({p.k, p.n}, dnnl_type(p.dtype), strides(p.options.transpose_b, p.ldb));
-  const memory::desc out({p.m, p.n}, memory::data_type::f32, memory::dims{p.ldout, 1});
+  const memory::desc out({p.m, p.n}, dnnl_type(p.out_dtype), memory::dims{p.ldout, 1});
+  const memory::desc bias =
+      p.options.bias ? memory::desc({1, p.n}, memory::data_type::f32, memory::dims{p.n, 1}) : memory::desc();
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   if (p.options.accumulate) {
@@ -61,18 +73,18 @@ CpuState::Product compile(CpuState& s, const Problem& p) {
     attributes.set_post_ops(sum);
   }
 #if DNNL_VERSION_MAJOR >= 3
-  const dnnl::matmul::primitive_desc pd(s.engine, a, b, out, attributes);
+  const dnnl::matmul::primitive_desc pd(s.engine, a, b, bias, out, attributes);
 #else
-  const dnnl::matmul::primitive_desc pd(dnnl::matmul::desc(a, b, out), attributes, s.engine);
+  const dnnl::matmul::primitive_desc pd(dnnl::matmul::desc(a, b, bias, out), attributes, s.engine);
 #endif
-  return {dnnl::matmul(pd), a, b, out, pd.scratchpad_desc()};
+  return {dnnl::matmul(pd), a, b, bias, out, pd.scratchpad_desc()};
 }
 
-void product(Context& ctx, float* out, const std::byte* a, const std::byte* b, const Problem& p) {
+void product(Context& ctx, void* out, const std::byte* a, const std::byte* b, const Problem& p) {
   CpuState& s = ctx.cpu();
-  const int64_t flags =
-      p.options.transpose_a | p.options.transpose_b << 1 | p.options.accumulate << 2 | (p.dtype == DType::kBF16) << 3;
-  const std::array<int64_t, 8> key{p.m, p.n, p.k, p.lda, p.ldb, p.ldout, flags, 0};
+  const int64_t flags = p.options.transpose_a | p.options.transpose_b << 1 | p.options.accumulate << 2 |
+                        (p.dtype == DType::kBF16) << 3 | (p.out_dtype == DType::kBF16) << 4 | bool(p.options.bias) << 5;
+  const std::array<int64_t, 7> key{p.m, p.n, p.k, p.lda, p.ldb, p.ldout, flags};
   auto it = s.products.find(key);
   if (it == s.products.end()) {
     it = s.products.emplace(key, compile(s, p)).first;
@@ -81,10 +93,12 @@ void product(Context& ctx, float* out, const std::byte* a, const std::byte* b, c
   }
   const CpuState::Product& product = it->second;
   const auto wrap = [&](const memory::desc& d, const void* ptr) { return memory(d, s.engine, const_cast<void*>(ptr)); };
-  product.primitive.execute(s.stream, {{DNNL_ARG_SRC, wrap(product.a, a)},
-                                       {DNNL_ARG_WEIGHTS, wrap(product.b, b)},
-                                       {DNNL_ARG_DST, wrap(product.out, out)},
-                                       {DNNL_ARG_SCRATCHPAD, wrap(product.scratchpad, s.scratchpad.data())}});
+  std::unordered_map<int, memory> arguments{{DNNL_ARG_SRC, wrap(product.a, a)},
+                                            {DNNL_ARG_WEIGHTS, wrap(product.b, b)},
+                                            {DNNL_ARG_DST, wrap(product.out, out)},
+                                            {DNNL_ARG_SCRATCHPAD, wrap(product.scratchpad, s.scratchpad.data())}};
+  if (p.options.bias) arguments.emplace(DNNL_ARG_BIAS, wrap(product.bias, p.options.bias.ptr));
+  product.primitive.execute(s.stream, arguments);
   s.stream.wait();
 }
 
@@ -127,8 +141,10 @@ void widened_matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions 
         else widen(wa, a, i, i + mi, l, l + kl);
         MatmulOptions part = o;
         part.accumulate = o.accumulate || l > 0;
+        if (l > 0) part.bias = {};
+        if (part.bias) part.bias.ptr += j * sizeof(float);
         product(ctx, out.data<float>() + i * n + j, reinterpret_cast<std::byte*>(wa), reinterpret_cast<std::byte*>(wb),
-                {mi, nj, kl, o.transpose_a ? mi : kl, o.transpose_b ? kl : nj, n, DType::kF32, part});
+                {mi, nj, kl, o.transpose_a ? mi : kl, o.transpose_b ? kl : nj, n, DType::kF32, DType::kF32, part});
       }
     }
   }
@@ -146,7 +162,7 @@ bool cpu::has_bf16_products() {
 void cpu::matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions o) {
   if (a.dtype == DType::kBF16 && !has_bf16_products()) return widened_matmul(ctx, out, a, b, o);
   product(ctx, out.data<float>(), a.ptr, b.ptr,
-          {out.dim[0], out.dim[1], a.dim[!o.transpose_a], a.dim[1], b.dim[1], out.dim[1], a.dtype, o});
+          {out.dim[0], out.dim[1], a.dim[!o.transpose_a], a.dim[1], b.dim[1], out.dim[1], a.dtype, DType::kF32, o});
 }
 
 void cpu::linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights) {
@@ -156,15 +172,22 @@ void cpu::linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> wei
   std::byte* panel = ctx.cpu().workspace.data();
   size_t room = Context::kWorkspaceBytes;
 
+  // out as the product writes it: itself, or in f32 at the end of the workspace and rounded from there
+  const bool round_out = out.dtype == DType::kBF16 && !narrow;
+  constexpr int64_t kOutRoom = Context::kWorkspaceBytes / 4 / sizeof(float);
+  if (round_out) room -= kOutRoom * sizeof(float);
+  float* wide_out = reinterpret_cast<float*>(panel + room);
+
   // x as the product takes it: itself, or widened block by block at the front of the workspace
   const bool widen_x = x.dtype == DType::kBF16 && !narrow;
   int64_t block = n;
   if (widen_x) {
-    block = std::clamp<int64_t>(static_cast<int64_t>(room / 2 / (k * sizeof(float))), 1, n);
+    block = std::clamp<int64_t>(static_cast<int64_t>(room / (round_out ? 3 : 2) / (k * sizeof(float))), 1, n);
     panel += block * k * sizeof(float);
     room -= block * k * sizeof(float);
   }
-  const int64_t panel_rows = std::max<int64_t>(1, static_cast<int64_t>(room / (k * size_of(dtype))));
+  int64_t panel_rows = std::max<int64_t>(1, static_cast<int64_t>(room / (k * size_of(dtype))));
+  if (round_out) panel_rows = std::clamp<int64_t>(kOutRoom / block, 1, panel_rows);
 
   for (int64_t i = 0; i < n; i += block) {
     const Tensor xi = x.rows(i, std::min(n, i + block));
@@ -189,8 +212,15 @@ void cpu::linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> wei
           else cpu::convert(ctx, converted, part);
           part = converted;
         }
-        product(ctx, out.data<float>() + i * columns + column + r, a, part.ptr,
-                {xi.dim[0], part.dim[0], k, k, k, columns, dtype, {.transpose_b = true}});
+        const int64_t first = i * columns + column + r, rows = part.dim[0];
+        Problem p{xi.dim[0], rows, k, k, k, columns, dtype, out.dtype, {.transpose_b = true}};
+        if (round_out) p.ldout = rows, p.out_dtype = DType::kF32;
+        product(ctx, round_out ? static_cast<void*>(wide_out) : out.ptr + first * size_of(out.dtype), a, part.ptr, p);
+        if (!round_out) continue;
+        BF16* to = out.data<BF16>() + first;
+        parallel_for(xi.dim[0], 16, [&](int64_t begin, int64_t end) {
+          for (int64_t row = begin; row < end; ++row) convert(to + row * columns, wide_out + row * rows, rows);
+        });
       }
       column += w.dim[0];
     }

@@ -36,7 +36,7 @@ TEST(RandomModel, IsAModelOfItsShape) {
   EXPECT_EQ(c.sliding, want.sliding);
   // The reader of checkpoints finds every tensor, in the shape that the config asks for.
   Context ctx(Device::kCpu);
-  const GemmaWeights weights(ctx, out, c);
+  const GemmaWeights weights(ctx, out, c, DType::kBF16);
   EXPECT_EQ(weights.mapped_bytes, size_t(written.bytes));
   EXPECT_EQ(weights.owned_bytes, 0u);
   for (const std::string& name : written.files)

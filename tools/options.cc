@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <omp.h>
 
+#include <charconv>
 #include <cmath>
 #include <thread>
 
@@ -17,13 +18,31 @@ void CommonOptions::add(CLI::App& command) {
   command.add_flag("--quiet", quiet, "print errors and results only");
 }
 
+namespace {
+
+// "cuda" -> 0, "cuda:2" -> 2; -1 for anything else
+int gpu_index(const std::string& device) {
+  if (device == "cuda") return 0;
+  int index = -1;
+  if (!device.starts_with("cuda:")) return -1;
+  const char *begin = device.data() + 5, *end = device.data() + device.size();
+  const auto [stop, error] = std::from_chars(begin, end, index);
+  return error == std::errc() && stop == end && *begin != '-' ? index : -1;
+}
+
+}  // namespace
+
 Context CommonOptions::context() const {
-  if (device != "auto" && device != "cpu" && !device.starts_with("cuda"))
+  const int index = gpu_index(device);
+  if (device != "auto" && device != "cpu" && index < 0)
     throw UsageError(fmt::format("--device {}: must be auto, cpu, cuda or cuda:N", device));
-  if (device.starts_with("cuda") && !available(Device::kCuda))
-    throw Error(fmt::format("--device {}: this build has no CUDA backend; use --device cpu", device));
   omp_set_num_threads(threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
-  return Context(Device::kCpu);
+  if (device == "auto" && cuda_backend() == CudaBackend::kGpu && available(Device::kCuda))
+    return Context(Device::kCuda);
+  if (index < 0) return Context(Device::kCpu);
+  if (const std::string why = why_unavailable(Device::kCuda); !why.empty())
+    throw Error(fmt::format("--device {}: {}; --device cpu runs everywhere", device, why));
+  return Context(Device::kCuda, index);
 }
 
 namespace {

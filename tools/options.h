@@ -23,7 +23,9 @@ struct CommonOptions {
   bool quiet = false;
 
   void add(CLI::App& command);
-  Context context() const;  // sets the number of threads; a UsageError for an unknown device
+  // Sets the number of threads. A UsageError for an unknown device, an Error for one that is not there, with the
+  // reason. auto: a GPU if there is one; an emulated one is for those who ask for it.
+  Context context() const;
 };
 
 // "16k" -> 16384, "1m" -> 1048576: sizes, in powers of two.

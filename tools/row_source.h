@@ -5,6 +5,8 @@
 
 #include "io/safetensors.h"
 #include "io/token_stream.h"
+#include "kernels/graph.h"
+#include "kernels/transfer.h"
 #include "model/gemma2.h"
 #include "sae/activation_buffer.h"
 
@@ -26,10 +28,9 @@ class RowSource {
 // BOS, EOS and padding stay out.
 class ModelSource : public RowSource {
  public:
-  ModelSource(Arena& arena, const Gemma2& model, DType compute, int64_t context, int64_t sequences, Site site,
-              int64_t layer);
+  ModelSource(Arena& arena, const Gemma2& model, int64_t context, int64_t sequences, Site site, int64_t layer);
   void open(const TokenStreamOptions& text);  // before the first fill
-  void close() { stream_.reset(); }           // ends its threads and frees its memory
+  void close();                               // ends its threads and frees their memory
   Gemma2::Activations& activations() { return activations_; }
   int64_t width() const override;
   int64_t chunk() const override { return tokens_.size(); }
@@ -44,6 +45,9 @@ class ModelSource : public RowSource {
   int64_t layer_;
   Gemma2::Activations activations_;
   Tensor tokens_;  // (sequences, context) i32
+  Upload upload_;
+  bool uploads_ = false;  // upload_ is there
+  Graph graph_;           // of the pass over a full batch
 };
 
 // Where a saved tensor's activations come from.
@@ -71,11 +75,13 @@ class FileSource : public RowSource {
  private:
   void choose(bool insist);
   void check_finite(int64_t begin, int64_t end) const;
+  Tensor on_device(Context& ctx, Tensor rows);
 
   SafetensorsFile file_;
   Place place_;
   std::string name_;
-  Tensor rows_;  // (N, width), mapped
+  Tensor rows_;     // (N, width), mapped
+  Buffer staging_;  // a chunk of them on the device, where that is not the CPU
   int64_t chunk_, next_ = 0, epoch_ = 0;
 };
 
