@@ -33,19 +33,29 @@ __global__ void __launch_bounds__(kThreads) adam_kernel(float* p, float* v, cons
                                                         const float* rates, AdamOptions options, int64_t n) {
   const Update update(rates, options);
   const int64_t i = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * kWidth;
-  if (i + kWidth <= n) {
-    float ps[kWidth], vs[kWidth], gs[kWidth];
+  const bool whole = i + kWidth <= n;  // not the last few of an odd size
+  float ps[kWidth] = {}, vs[kWidth] = {}, gs[kWidth] = {};
+  if (whole) {
     load_row(ps, p + i);
     load_row(vs, v + i);
     load_row(gs, g + i);
-    for (int k = 0; k < kWidth; ++k) update(ps[k], vs[k], gs[k]);
+  } else {
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k)
+      if (i + k < n) ps[k] = p[i + k], vs[k] = v[i + k], gs[k] = g[i + k];
+  }
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) update(ps[k], vs[k], gs[k]);
+  if (whole) {
     store_row(p + i, ps);
     store_row(v + i, vs);
     if (copy) store_row(copy + i, ps);
-  } else {  // the last few of an odd size
-    for (int64_t j = i; j < n; ++j) {
-      update(p[j], v[j], g[j]);
-      if (copy) copy[j] = static_cast<__nv_bfloat16>(p[j]);
+  } else {
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k) {
+      if (i + k >= n) continue;
+      p[i + k] = ps[k], v[i + k] = vs[k];
+      if (copy) copy[i + k] = static_cast<__nv_bfloat16>(ps[k]);
     }
   }
 }

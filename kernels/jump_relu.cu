@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kThreads) jump_relu_kernel(T* f, const float* 
   const int rows = static_cast<int>(min(int64_t{chunk}, n - begin));
   const int64_t column = (int64_t(blockIdx.y) * kThreads + threadIdx.x) * kWidth;
   const bool inside = column < latents;  // all kWidth are, or none
-  const int64_t at = begin * latents + column;
+  z += begin * latents + column, f += begin * latents + column;
 
   float t[kWidth] = {};
   if (inside) load_row(t, theta + column);
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads) jump_relu_kernel(T* f, const float* 
     float v[kRows][kWidth] = {};
 #pragma unroll
     for (int k = 0; k < kRows; ++k)
-      if (inside && r + k < rows) load_row(v[k], z + at + (r + k) * latents);
+      if (inside && r + k < rows) load_row(v[k], z + k * latents);
     uint32_t of_two_rows[kRows / 2] = {};  // 16 bits each: a warp's sum is 128 at most
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
@@ -47,8 +47,9 @@ __global__ void __launch_bounds__(kThreads) jump_relu_kernel(T* f, const float* 
         of_latent += uint32_t{on} << 8 * i;
         of_two_rows[k / 2] += uint32_t{on} << 16 * (k % 2);
       }
-      store_row(f + at + (r + k) * latents, v[k]);
+      store_row(f + k * latents, v[k]);
     }
+    z += kRows * latents, f += kRows * latents;
     if (!counts) continue;
 #pragma unroll
     for (int k = 0; k < kRows; k += 2) {
@@ -77,13 +78,14 @@ __global__ void finish_counts_kernel(float* l0, const int32_t* counts, int64_t n
 // dbias, dtheta: of the one chunk that there is; or a row of partial sums for each chunk. df is read only where it is
 // used, which for a sparse code is hardly anywhere.
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, 3)
     jump_relu_backward_kernel(T* dz, float* dbias, float* dtheta, const float* df, const float* z, const float* theta,
                               const float* dl0, int64_t n, int64_t latents, int64_t chunk, float half, float scale) {
   const int64_t begin = int64_t(blockIdx.x) * chunk, rows = min(chunk, n - begin);
   const int64_t column = (int64_t(blockIdx.y) * kThreads + threadIdx.x) * kWidth;
   if (column >= latents) return;
-  const int64_t at = begin * latents + column;
+  z += begin * latents + column, df += begin * latents + column, dz += begin * latents + column;
+  dl0 += begin;
 
   float t[kWidth], sum_b[kWidth] = {}, sum_t[kWidth] = {};
   load_row(t, theta + column);
@@ -91,26 +93,28 @@ __global__ void __launch_bounds__(kThreads, 4)
     float v[kRows][kWidth] = {}, g[kRows][kWidth] = {};
 #pragma unroll
     for (int k = 0; k < kRows; ++k)
-      if (r + k < rows) load_row(v[k], z + at + (r + k) * latents);
+      if (r + k < rows) load_row(v[k], z + k * latents);
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
       bool used = false;
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) used |= v[k][i] > t[i] || fabsf(v[k][i] - t[i]) < half;
-      if (used && r + k < rows) load_row(g[k], df + at + (r + k) * latents);
+      if (used && r + k < rows) load_row(g[k], df + k * latents);
     }
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
       if (r + k >= rows) continue;
-      const float penalty = dl0[begin + r + k];
+      const float penalty = dl0[k];
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
         if (fabsf(v[k][i] - t[i]) < half) sum_t[i] += t[i] * g[k][i] + penalty;
         if (!(v[k][i] > t[i])) g[k][i] = 0;
         sum_b[i] += g[k][i];
       }
-      store_row(dz + at + (r + k) * latents, g[k]);
+      store_row(dz + k * latents, g[k]);
     }
+    z += kRows * latents, df += kRows * latents, dz += kRows * latents;
+    dl0 += kRows;
   }
   if (gridDim.x == 1) {
     for (int i = 0; i < kWidth; ++i) dbias[column + i] += sum_b[i], dtheta[column + i] += scale * sum_t[i];

@@ -25,8 +25,8 @@ __global__ void __launch_bounds__(kThreads)
   const int rows = static_cast<int>(min(int64_t{chunk}, n - begin));
   const int64_t column = (int64_t(blockIdx.y) * kThreads + threadIdx.x) * kWidth;
   const bool inside = column < d;  // all kWidth are, or none
-  const int64_t at = begin * d + column;
   const bool in_place = static_cast<const void*>(dx) == x_hat;
+  x_hat += begin * d + column, x += begin * d + column, dx += begin * d + column;
 
   float b[kWidth] = {}, sum[kWidth] = {};
   if (inside) load_row(b, bias + column);
@@ -35,8 +35,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int k = 0; k < kRows; ++k)
       if (inside && r + k < rows) {
-        load_row(e[k], x_hat + at + (r + k) * d);
-        load_row(v[k], x + at + (r + k) * d);
+        load_row(e[k], x_hat + k * d);
+        load_row(v[k], x + k * d);
       }
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
@@ -49,12 +49,13 @@ __global__ void __launch_bounds__(kThreads)
           v[k][i] = scale * e[k][i];
           sum[i] += v[k][i];
         }
-        if (!in_place) store_row(x_hat + at + (r + k) * d, e[k]);
-        store_row(dx + at + (r + k) * d, v[k]);
+        if (!in_place) store_row(x_hat + k * d, e[k]);
+        store_row(dx + k * d, v[k]);
       }
       square = warp_sum(square);
       if (lane == 0) of_row[warp][r + k] = square;
     }
+    x_hat += kRows * d, x += kRows * d, dx += kRows * d;
   }
   if (inside) store_row(column_sums + blockIdx.x * d + column, sum);
   __syncthreads();

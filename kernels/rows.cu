@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <int kWidth, class Out>
-__global__ void __launch_bounds__(kThreads)
-    subtract_bias_kernel(Out* out, const float* x, const float* __restrict__ bias, int64_t n, int64_t d) {
+__global__ void __launch_bounds__(kThreads) subtract_bias_kernel(Out* __restrict__ out, const float* __restrict__ x,
+                                                                 const float* __restrict__ bias, int64_t n, int64_t d) {
   const int64_t r = row_of_warp();
   if (r >= n) return;
   for_columns<kWidth>(d, [&](int64_t c) {
