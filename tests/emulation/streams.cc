@@ -10,10 +10,10 @@
 
 #include "emulation/streams.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <set>
 
 #include "emulation/grid.h"
 #include "emulation/runtime.h"
@@ -24,7 +24,7 @@ namespace {
 constexpr size_t kMostOps = 1024;
 constexpr size_t kMostHeldBytes = size_t(64) << 20;  // the staging memory of copies from pageable memory
 
-std::set<CUstream_st*> streams;
+std::vector<CUstream_st*> streams;  // in the order of their creation, so that a seed means the same every time
 std::vector<std::unique_ptr<CUstream_st>> default_streams;  // one a device
 
 // A fault that was met where no exception may leave. Nobody may have asked for it by the end of the process.
@@ -80,9 +80,8 @@ void run_until(const Point& point) {
 void get_ahead() {
   if (random_bits() % 8 != 1) return;
   for (uint32_t left = random_bits() % 16; left > 0; --left) {
-    auto s = streams.begin();
-    std::advance(s, random_bits() % streams.size());
-    if (!(*s)->queue.empty()) run_front(**s);
+    CUstream_st* s = streams[random_bits() % streams.size()];
+    if (!s->queue.empty()) run_front(*s);
   }
 }
 
@@ -94,13 +93,13 @@ std::recursive_mutex& runtime_mutex() {
 }
 
 CUstream_st* find(cudaStream_t stream) {
-  if (stream) return streams.count(stream) ? stream : nullptr;
+  if (stream) return std::count(streams.begin(), streams.end(), stream) ? stream : nullptr;
   int device = 0;
   if (current_device(&device) != cudaSuccess) return nullptr;
   while (default_streams.size() <= size_t(device)) {
     default_streams.push_back(std::make_unique<CUstream_st>());
     default_streams.back()->device = int(default_streams.size()) - 1;
-    streams.insert(default_streams.back().get());
+    streams.push_back(default_streams.back().get());
   }
   return default_streams[size_t(device)].get();
 }
@@ -176,14 +175,14 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned flags) {
   if (const cudaError_t e = emulation::current_device(&device)) return result(e);
   if (flags != cudaStreamNonBlocking) return result(cudaErrorNotSupported);  // others wait for the default stream
   *s = new CUstream_st{.device = device};
-  emulation::streams.insert(*s);
+  emulation::streams.push_back(*s);
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
   std::lock_guard lock(emulation::runtime_mutex());
   if (!s || !emulation::find(s)) return result(cudaErrorInvalidResourceHandle);
   const cudaError_t e = emulation::discard([&] { emulation::drain(*s); });
-  emulation::streams.erase(s);
+  std::erase(emulation::streams, s);
   delete s;
   return e;
 }
