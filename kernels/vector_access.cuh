@@ -6,8 +6,17 @@
 
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 
 namespace gsae {
+
+// Whether all of them may be accessed `bytes` at a time. An Arena aligns tensors; a view of some rows may start
+// anywhere.
+inline bool aligned(uintptr_t bytes, std::initializer_list<const void*> pointers) {
+  for (const void* p : pointers)
+    if (reinterpret_cast<uintptr_t>(p) % bytes != 0) return false;
+  return true;
+}
 
 // What one load or store moves.
 template <int kBytes> struct Packet;
