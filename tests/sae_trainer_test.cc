@@ -130,20 +130,37 @@ TEST_P(SaeTrainerTest, DeadLatents) {
   std::vector<float> theta(kLatents);  // everything fires now and then
   theta[3] = 1e9f;
   upload(ctx, t.p().threshold, theta);
-  const auto dead = [&](int64_t window) { return t.trainer->read_metrics(t.ctx, window).dead; };
-  t.train(0, 1);
-  EXPECT_EQ(dead(kBatch + 1), 0);
-  EXPECT_EQ(dead(kBatch), 1);
+  const auto dead_after_a_step = [&, step = int64_t{0}](int64_t window) mutable {
+    t.train(step, step + 1), ++step;
+    return t.trainer->read_metrics(t.ctx, window).dead;
+  };
+  EXPECT_EQ(dead_after_a_step(kBatch + 1), 0);
+  EXPECT_EQ(dead_after_a_step(2 * kBatch + 1), 0);
+  EXPECT_EQ(dead_after_a_step(3 * kBatch), 1);
   theta[7] = 1e9f;
   upload(ctx, t.p().threshold, theta);
-  t.train(1, 3);
-  EXPECT_EQ(dead(3 * kBatch), 1);
-  EXPECT_EQ(dead(2 * kBatch), 2);
-  EXPECT_EQ(dead(2 * kBatch + 1), 1);
+  EXPECT_EQ(dead_after_a_step(kBatch), 2);
+  EXPECT_EQ(dead_after_a_step(2 * kBatch + 1), 1);
+  EXPECT_EQ(dead_after_a_step(3 * kBatch), 2);
   theta[7] = 0;
   upload(ctx, t.p().threshold, theta);
-  t.train(3, 4);
-  EXPECT_EQ(dead(kBatch), 1);
+  EXPECT_EQ(dead_after_a_step(kBatch), 1);
+}
+
+// Each reading is of steps that nobody has read yet; there is none without a step.
+TEST_P(SaeTrainerTest, MetricsAreTakenOnce) {
+  Training t(ctx, frozen(), DType::kF32);
+  EXPECT_FALSE(t.trainer->request_metrics(t.ctx, 1));
+  EXPECT_FALSE(t.trainer->metrics_ready());
+  EXPECT_THROW(t.trainer->take_metrics(), Error);
+  t.train(0, 2);
+  EXPECT_TRUE(t.trainer->request_metrics(t.ctx, 1));
+  EXPECT_FALSE(t.trainer->request_metrics(t.ctx, 1));
+  t.train(2, 3);  // goes on meanwhile
+  EXPECT_EQ(t.trainer->take_metrics().rows, 2 * kBatch);
+  EXPECT_FALSE(t.trainer->metrics_ready());
+  EXPECT_THROW(t.trainer->take_metrics(), Error);
+  EXPECT_EQ(t.trainer->read_metrics(t.ctx, 1).rows, kBatch);
 }
 
 // lambda in a step is that of its place in the warm-up; theta is moved by it.
