@@ -7,14 +7,17 @@ namespace gsae {
 #if GSAE_CUDA
 namespace cuda {
 std::vector<DeviceInfo> devices();
+size_t memory_free();
 std::string versions();
 }  // namespace cuda
+size_t cuda_memory_free() { return cuda::memory_free(); }
 std::vector<DeviceInfo> cuda_devices() {
   return available(Device::kCuda) ? cuda::devices() : std::vector<DeviceInfo>{};
 }
 std::string cuda_versions() { return cuda::versions(); }
 #else
 std::vector<DeviceInfo> cuda_devices() { return {}; }
+size_t cuda_memory_free() { return 0; }
 std::string cuda_versions() { return ""; }
 #endif
 

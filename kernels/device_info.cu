@@ -27,6 +27,12 @@ std::vector<DeviceInfo> devices() {
   return all;
 }
 
+size_t memory_free() {
+  size_t free = 0, total = 0;
+  CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return free;
+}
+
 std::string versions() {
   int driver = 0, runtime = 0;
   (void)cudaDriverGetVersion(&driver);

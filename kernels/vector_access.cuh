@@ -34,7 +34,8 @@ template <int N, class T> __device__ void load_row(float (&v)[N], const T* p) {
   for (int i = 0; i < N; ++i) v[i] = static_cast<float>(values[i]);
 }
 
-// p[0..N) = v, rounded once to the nearest even.
+// p[0..N) = v, rounded once to the nearest even. As one access, except that nvcc takes stores apart again in a loop
+// that works out their address from a 64-bit index every time: step a pointer there.
 template <int N, class T> __device__ void store_row(T* p, const float (&v)[N]) {
   T values[N];
   for (int i = 0; i < N; ++i) values[i] = static_cast<T>(v[i]);

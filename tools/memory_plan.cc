@@ -50,8 +50,7 @@ void MemoryPlan::check() const {
 }
 
 int64_t available_memory(const Context& ctx) {
-  if (ctx.device() == Device::kCpu) return static_cast<int64_t>(system_memory().available);
-  return static_cast<int64_t>(cuda_devices()[static_cast<size_t>(ctx.index())].memory_free);
+  return static_cast<int64_t>(ctx.device() == Device::kCpu ? system_memory().available : cuda_memory_free());
 }
 
 int64_t peak_resident_memory() {
