@@ -37,10 +37,11 @@ TEST_P(Attention, MatchesReference) {
   const Operands x(c, in);
   std::vector<double> want, bound;
   attention_reference(c, x, arithmetic(), want, bound);
-  const auto y = run(ctx, c, x, in);
-  expect_attention(y, DType::kF32, want, bound);
-  expect_attention(run(ctx, c, x, in, DType::kBF16), DType::kBF16, want, bound);
-  EXPECT_EQ(run(ctx, c, x, in), y);
+  auto y = run(ctx, c, x, in);
+  expect_close(y, want, 0, 1, bound);
+  // A second run gives the same bits, and a bf16 result is those, rounded once.
+  for (float& e : y) e = to_float(to_bf16(e));
+  EXPECT_EQ(run(ctx, c, x, in, DType::kBF16), y);
 }
 
 // Without queries all scores are 0, all weights 1, and all sums of small integers exact: the result is the mean of what
