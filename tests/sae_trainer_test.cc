@@ -130,7 +130,7 @@ TEST_P(SaeTrainerTest, DeadLatents) {
   std::vector<float> theta(kLatents);  // everything fires now and then
   theta[3] = 1e9f;
   upload(ctx, t.p().threshold, theta);
-  const auto dead_after_a_step = [&, step = int64_t{0}](int64_t window) mutable {
+  auto dead_after_a_step = [&, step = int64_t{0}](int64_t window) mutable {
     t.train(step, step + 1), ++step;
     return t.trainer->read_metrics(t.ctx, window).dead;
   };
@@ -351,15 +351,13 @@ TEST_P(SaeTrainerTest, GraphsAreTheSameBits) {
       Context on = ctx;
       on.graphs = graphs;
       Training t(on, r, precision, 160, 70);
-      t.train(0, 5);
+      t.train(0, 4);
       t.feed(batch(0));
       t.trainer->start(t.ctx);
-      t.train(0, 5);
+      t.train(0, 2);
       return std::pair(t.parameters(), values(t.ctx, t.trainer->state().control));
     };
-    const auto replayed = train(true);
-    EXPECT_TRUE(train(false) == replayed);
-    EXPECT_TRUE(train(true) == replayed);
+    EXPECT_TRUE(train(true) == train(false));
   }
 }
 
