@@ -60,7 +60,7 @@ BenchResult example() {
   BenchResult r;
   r.plan.shape_name = "demo", r.plan.context = 3, r.plan.batch = 2, r.plan.width = 5, r.plan.l0 = 2;
   r.device = "a device", r.d = 3, r.layers = 6, r.contexts = 1, r.pass_rows = 2, r.flops_per_token = 100;
-  r.l0 = 2.25, r.planned = 1000, r.used = 1100;
+  r.l0 = 2.25, r.planned = 1000, r.used = 1105;
   r.roofs = {.model_peak = 1000, .sae_peak = 300, .bandwidth = 92, .published = 2000};  // a step: 1 s + 920 / 92 s
   r.forward = {.passes = 4, .seconds = 2};
   r.sae = {.steps = 3, .seconds = 66};
@@ -212,6 +212,8 @@ TEST(Bench, AnExistingFileIsKept) {
   EXPECT_EQ(read_json(dir / "j")["shape"], "demo");
 }
 
+TEST(Bench, ADeviceThatIsNotOne) { expect_outcome(run_binary({"bench", "--device", "tpu"}), 2, {"--device tpu"}); }
+
 struct Impossible {
   Words words;
   Words parts;  // of the message
@@ -242,8 +244,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Impossible{{"--steps", "0"}, {"--steps 0"}}, Impossible{{"--seconds", "0"}, {"--seconds 0"}},
                     Impossible{{"--steps", "2", "--seconds", "2"}, {"--seconds", "--steps"}},
                     Impossible{{"--precision", "tf32"}, {"tf32", "GPUs"}},
-                    Impossible{{"--shape", "7b"}, {"--shape", "27b"}}, Impossible{{"--dtype", "f16"}, {"--dtype"}},
-                    Impossible{{"--device", "tpu"}, {"--device tpu"}}));
+                    Impossible{{"--shape", "7b"}, {"--shape", "27b"}}, Impossible{{"--dtype", "f16"}, {"--dtype"}}));
 
 }  // namespace
 }  // namespace gsae::test

@@ -251,6 +251,7 @@ BenchResult::Interval Bench::time_whole(double pass_seconds, double step_seconds
   BenchResult::Interval r{
       .steps = std::max(least, repetitions(step_seconds + share_of_pass * pass_seconds, 0.5, plan_.steps))};
   int64_t arrived = 0;
+  drain();
   ctx_.synchronize();
   const Clock::time_point begin = Clock::now();
   for (int64_t i = 0; i < r.steps; ++i) {

@@ -79,26 +79,21 @@ Speed whole_speed(const BenchResult& r) {
 
 namespace {
 
-std::string flops(double x) {
-  return x >= 1e12  ? fmt::format("{:.1f} TFLOP", x / 1e12)
-         : x >= 1e9 ? fmt::format("{:.1f} GFLOP", x / 1e9)
-                    : fmt::format("{:.1f} MFLOP", x / 1e6);
+// Four digits: 790.1 TFLOP, 1.662 GB, 75 tok/s.
+std::string si(double x, const char* unit) {
+  const std::array<const char*, 5> prefixes{"", "k", "M", "G", "T"};
+  size_t i = 0;
+  for (; x >= 999.95 && i + 1 < prefixes.size(); ++i) x /= 1000;
+  return fmt::format("{:.4g} {}{}", x, prefixes[i], unit);
 }
-std::string bytes(double x) {
-  return x >= 1e12  ? fmt::format("{:.2f} TB", x / 1e12)
-         : x >= 1e9 ? fmt::format("{:.2f} GB", x / 1e9)
-                    : fmt::format("{:.1f} MB", x / 1e6);
-}
+std::string flops(double x) { return si(x, "FLOP"); }
+std::string flops_per_second(double x) { return si(x, "FLOP/s"); }
+std::string tokens_per_second(double x) { return si(x, "tok/s"); }
+std::string bytes(double x) { return si(x, "B"); }
+std::string bytes_per_second(double x) { return si(x, "B/s"); }
 std::string duration(double seconds) {
-  return seconds >= 1      ? fmt::format("{:.2f} s", seconds)
-         : seconds >= 1e-3 ? fmt::format("{:.2f} ms", seconds * 1e3)
-                           : fmt::format("{:.1f} us", seconds * 1e6);
-}
-std::string count(double per_second) {
-  return per_second >= 1e6   ? fmt::format("{:.2f}M tok/s", per_second / 1e6)
-         : per_second >= 1e4 ? fmt::format("{:.1f}k tok/s", per_second / 1e3)
-         : per_second >= 100 ? fmt::format("{:.0f} tok/s", per_second)
-                             : fmt::format("{:.2f} tok/s", per_second);
+  if (seconds >= 1) return fmt::format("{:.4g} s", seconds);
+  return seconds >= 1e-3 ? fmt::format("{:.4g} ms", seconds * 1e3) : fmt::format("{:.4g} us", seconds * 1e6);
 }
 std::string percent(double fraction) { return fraction > 0 ? fmt::format("{:.1f} %", 100 * fraction) : "unknown"; }
 std::string if_known(double x, auto&& text) { return std::isfinite(x) ? text(x) : "unknown"; }
@@ -110,36 +105,35 @@ const char* products(const BenchPlan& p) { return p.tf32 ? "tf32" : name(p.preci
 std::string bench_table(const BenchResult& r) {
   const BenchPlan& p = r.plan;
   const Speed forward = forward_speed(r), sae = sae_speed(r), whole = whole_speed(r);
-  const auto per_second = [](double x) { return flops(x) + "/s"; };
   std::string out = fmt::format(
       "{} with random weights on {}\n{}.{} (layers 0 to {} of {}), {} latents; {} contexts of {} a pass, {} "
       "activations a step\n",
       p.shape_name, r.device, name(p.site), p.layer, p.layer, r.layers, format_width(p.width), r.contexts, p.context,
       p.batch);
-  out += fmt::format("roofs, measured: products {} {}", if_known(r.roofs.model_peak, per_second), name(p.dtype));
+  out += fmt::format("roofs, measured: products {} {}", if_known(r.roofs.model_peak, flops_per_second), name(p.dtype));
   if (p.precision != p.dtype || p.tf32)
-    out += fmt::format(", {} {}", if_known(r.roofs.sae_peak, per_second), products(p));
-  out += fmt::format("; copy {}", if_known(r.roofs.bandwidth, [](double x) { return bytes(x) + "/s"; }));
-  if (std::isfinite(r.roofs.published)) out += fmt::format("; published: {} bf16", per_second(r.roofs.published));
+    out += fmt::format(", {} {}", if_known(r.roofs.sae_peak, flops_per_second), products(p));
+  out += fmt::format("; copy {}", if_known(r.roofs.bandwidth, bytes_per_second));
+  if (std::isfinite(r.roofs.published)) out += fmt::format("; published: {} bf16", flops_per_second(r.roofs.published));
   out += fmt::format("\n\n{:<10}{:>16}{:>16}{:>10}{:>10}", "", "reached", "roof", "of roof", "MFU");
   const bool published = std::isfinite(r.roofs.published);
   if (published) out += fmt::format("{:>12}", "published");
   const auto line = [&](const char* what, const Speed& s, const std::string& note) {
-    out += fmt::format("\n{:<10}{:>16}{:>16}{:>10}{:>10}", what, count(s.per_second), if_known(s.roof, count),
-                       percent(s.roof_fraction()), percent(s.mfu));
+    out += fmt::format("\n{:<10}{:>16}{:>16}{:>10}{:>10}", what, tokens_per_second(s.per_second),
+                       if_known(s.roof, tokens_per_second), percent(s.roof_fraction()), percent(s.mfu));
     if (published) out += fmt::format("{:>12}", percent(s.published_mfu));
     out += "   " + note;
   };
   const StepBytes moved = step_bytes(p.batch, r.d, p.width, p.precision);
   line("forward", forward,
        fmt::format("{} a pass, {} a token, {}", duration(r.forward.seconds / double(r.forward.passes)),
-                   flops(r.flops_per_token), per_second(forward.flops)));
+                   flops(r.flops_per_token), flops_per_second(forward.flops)));
   line("SAE step", sae,
        fmt::format("{} a step, {} an activation, {}", duration(r.sae.seconds / double(r.sae.steps)),
-                   flops(sae_flops_per_row(r.d, p.width)), per_second(sae.flops)));
+                   flops(sae_flops_per_row(r.d, p.width)), flops_per_second(sae.flops)));
   line("whole", whole,
        fmt::format("{} a step with its share of the forward, {}", duration(double(p.batch) / whole.per_second),
-                   per_second(whole.flops)));
+                   flops_per_second(whole.flops)));
   const auto at_bandwidth = [&](double x) {
     return std::isfinite(r.roofs.bandwidth) ? fmt::format("{} ({})", bytes(x), duration(x / r.roofs.bandwidth))
                                             : bytes(x);
