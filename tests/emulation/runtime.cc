@@ -18,6 +18,8 @@
 #include <mutex>
 #include <vector>
 
+#include "emulation/launches.h"
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 // Wide redzones: a whole row out of bounds should not land in the next allocation.
@@ -118,6 +120,7 @@ cudaError_t launch(const cudaLaunchConfig_t& c, const void* kernel, std::functio
     return result(cudaErrorInvalidValue);
   if (c.numAttrs) return result(cudaErrorNotSupported);
   const size_t shared_bytes = c.dynamicSmemBytes;
+  note_launch(kernel, b.x * b.y * b.z, shared_bytes);
   return enqueue(c.stream, [=] { run_grid(kernel, g, b, shared_bytes, thread); });
 }
 
