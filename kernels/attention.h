@@ -6,7 +6,7 @@
 namespace gsae {
 
 struct AttentionOptions {
-  float scale;         // of the scores; Gemma 2: query_pre_attn_scalar^-1/2
+  float scale;         // of the scores, positive; Gemma 2: query_pre_attn_scalar^-1/2
   float softcap = 0;   // 0: none
   int64_t window = 0;  // 0: every earlier position; else the last `window` positions, the query's own among them
 };
@@ -20,7 +20,7 @@ struct AttentionOptions {
 //   q     (B, Hq, T, dh)    f32 or bf16
 //   k, v  (B, Hkv, T, dh)   the dtype of q; query head h reads head h / (Hq / Hkv)
 //
-// dh is at most kMaxHeadSize; on cuda a multiple of 16 for bf16. Sums in f32. On cuda, bf16 operands meet tensor cores:
+// dh is at most kMaxHeadSize; on cuda, for bf16, a multiple of 8, and T * dh below 2^31. Sums in f32. On cuda, bf16 operands meet tensor cores:
 // the softmax's weights are rounded to bf16, and tanh is the hardware's, within 2^-11. Memory does not grow with T: the
 // scores exist a tile at a time, and keys that no query of a tile sees are never touched. Every output is computed by
 // one thread in an order that depends on the shape alone. 4 * dh FLOP, one exp and (with a cap) one tanh for each of

@@ -40,6 +40,9 @@ void linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights)
   GSAE_DISPATCH(ctx.device(), linear(ctx, out, x, weights));
 }
 
+std::vector<std::string> chosen_products(Context& ctx) { return GSAE_DISPATCH(ctx.device(), chosen_products(ctx)); }
+std::vector<std::string> cpu::chosen_products(Context&) { return {}; }
+
 namespace {
 
 using dnnl::memory;

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <span>
+#include <string>
+#include <vector>
 
 #include "kernels/context.h"
 #include "kernels/tensor.h"
@@ -43,14 +45,19 @@ void matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions options 
 //                              other in memory are one product
 void linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights);
 
+// What cuBLASLt's heuristic chose, one line for each shape of product that ctx has computed; none on cpu.
+std::vector<std::string> chosen_products(Context& ctx);
+
 namespace cpu {
 void matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions options);
 void linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights);
+std::vector<std::string> chosen_products(Context& ctx);
 bool has_bf16_products();  // of the processor: AVX-512 BF16 or AMX
 }  // namespace cpu
 namespace cuda {
 void matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions options);
 void linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights);
+std::vector<std::string> chosen_products(Context& ctx);
 }  // namespace cuda
 
 }  // namespace gsae

@@ -1,7 +1,9 @@
 // What the emulation promises: that it notices. Each kernel here is wrong in one way.
 
+#include "emulation/runtime.h"
 #include "kernels/graph.h"
 #include "kernels/launch.h"
+#include "kernels/matmul.h"
 #include "tests/harness.h"
 
 namespace gsae::test {
@@ -15,10 +17,11 @@ struct Emulation : testing::Test {
   Context ctx{Device::kCuda};
   cudaStream_t stream = ctx.cuda().stream;
 
-  // The message of the fault that the launch ends in, or "".
+  // The message of the fault that the kernel ends in, or "".
   template <class... P, class... A> std::string fault(void (*kernel)(P...), dim3 block, A... args) {
     try {
       launch(kernel, 1, block, 1024, stream, args...);
+      CUDA_CHECK(cudaStreamSynchronize(stream));
     } catch (const emulation::Fault& e) {
       return e.what();
     }
@@ -178,6 +181,243 @@ TEST_F(Emulation, OtherOrdersShowAMissingBarrier) {
   CUDA_CHECK(cudaMemcpyAsync(got.data(), Tensor(out).ptr, 256, cudaMemcpyDefault, stream));
   for (int i = 0; i < 64; ++i) want[i] = i / 2;
   EXPECT_EQ(got == want, emulation::seed() == 0);
+}
+
+// ---- asynchrony: what nobody waited for has not happened. Under a seed it may have.
+
+__global__ void set(int* out, int value) { *out = value; }
+__global__ void add_one(int* out) { *out += 1; }
+
+struct EmulationAsynchrony : Emulation {
+  EmulationAsynchrony() {
+    CUDA_CHECK(cudaMallocHost(reinterpret_cast<void**>(&pinned), 4));
+    CUDA_CHECK(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking));
+    CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    launch(set, 1, 1, 0, stream, device, 1);
+    CUDA_CHECK(cudaStreamSynchronize(stream));
+    *pinned = 0;
+  }
+  ~EmulationAsynchrony() override {
+    (void)cudaEventDestroy(event);
+    (void)cudaStreamDestroy(other);
+    (void)cudaFreeHost(pinned);
+  }
+  // What the device holds when all work is done.
+  int value() {
+    CUDA_CHECK(cudaDeviceSynchronize());
+    int got = 0;
+    CUDA_CHECK(cudaMemcpyAsync(&got, device, 4, cudaMemcpyDeviceToHost, stream));  // pageable: waits
+    return got;
+  }
+  const bool late = emulation::seed() == 0;  // everything runs as late as it may
+
+  Buffer memory{Device::kCuda, 4};
+  int* device = reinterpret_cast<int*>(memory.data());
+  int* pinned = nullptr;
+  cudaStream_t other = nullptr;
+  cudaEvent_t event = nullptr;
+};
+
+TEST_F(EmulationAsynchrony, AMissingSynchronizeIsSeen) {
+  CUDA_CHECK(cudaMemcpyAsync(pinned, device, 4, cudaMemcpyDeviceToHost, stream));
+  const int before = *pinned;
+  EXPECT_TRUE(before == 0 || (!late && before == 1)) << before;
+  CUDA_CHECK(cudaStreamSynchronize(stream));
+  EXPECT_EQ(*pinned, 1);
+}
+
+TEST_F(EmulationAsynchrony, AMissingDependencyBetweenStreamsIsSeen) {
+  for (const bool stated : {false, true}) {
+    launch(set, 1, 1, 0, stream, device, 1);
+    CUDA_CHECK(cudaStreamSynchronize(stream));
+    launch(set, 1, 1, 0, stream, device, 5);
+    CUDA_CHECK(cudaEventRecord(event, stream));
+    if (stated) CUDA_CHECK(cudaStreamWaitEvent(other, event, 0));
+    CUDA_CHECK(cudaMemcpyAsync(pinned, device, 4, cudaMemcpyDeviceToHost, other));
+    CUDA_CHECK(cudaStreamSynchronize(other));
+    if (stated || late) {
+      EXPECT_EQ(*pinned, stated ? 5 : 1);
+    }
+    CUDA_CHECK(cudaStreamSynchronize(stream));
+  }
+}
+
+TEST_F(EmulationAsynchrony, AnEventIsThePlaceWhereItWasRecorded) {
+  launch(set, 1, 1, 0, stream, device, 5);
+  CUDA_CHECK(cudaEventRecord(event, stream));
+  CUDA_CHECK(cudaStreamWaitEvent(other, event, 0));  // for 5, whatever is recorded later
+  launch(set, 1, 1, 0, stream, device, 6);
+  CUDA_CHECK(cudaEventRecord(event, stream));
+  CUDA_CHECK(cudaMemcpyAsync(pinned, device, 4, cudaMemcpyDeviceToHost, other));
+  CUDA_CHECK(cudaStreamSynchronize(other));
+  EXPECT_TRUE(*pinned == 5 || (!late && *pinned == 6)) << *pinned;
+  CUDA_CHECK(cudaEventSynchronize(event));
+  EXPECT_EQ(cudaEventQuery(event), cudaSuccess);
+  EXPECT_EQ(value(), 6);
+}
+
+TEST_F(EmulationAsynchrony, TheDefaultStreamIsAnother) {
+  launch(set, 1, 1, 0, stream, device, 5);
+  launch(add_one, 1, 1, 0, nullptr, device);
+  CUDA_CHECK(cudaStreamSynchronize(nullptr));
+  if (late) {
+    EXPECT_EQ(value(), 5);  // of 1 + 1, and then 5
+  }
+}
+
+TEST_F(EmulationAsynchrony, WhenACopyReadsItsSource) {
+  int pageable = 7;
+  CUDA_CHECK(cudaMemcpyAsync(device, &pageable, 4, cudaMemcpyHostToDevice, stream));
+  pageable = 8;
+  EXPECT_EQ(value(), 7);  // as it was at the call
+  for (const bool registered : {false, true}) {
+    int mine = 7;
+    int* source = registered ? &mine : pinned;
+    if (registered) CUDA_CHECK(cudaHostRegister(source, 4, 0));
+    *source = 7;
+    CUDA_CHECK(cudaMemcpyAsync(device, source, 4, cudaMemcpyHostToDevice, stream));
+    *source = 8;  // used again too early
+    const int got = value();
+    EXPECT_TRUE(got == 8 || (!late && got == 7)) << got;
+    if (registered) CUDA_CHECK(cudaHostUnregister(source));
+  }
+}
+
+TEST_F(EmulationAsynchrony, QueriesSayWhatIsPendingAndEnd) {
+  EXPECT_EQ(cudaEventQuery(event), cudaSuccess);  // never recorded
+  for (int i = 0; i < 5; ++i) launch(add_one, 1, 1, 0, stream, device);
+  CUDA_CHECK(cudaEventRecord(event, stream));
+  int pending = 0;
+  while (cudaEventQuery(event) == cudaErrorNotReady) ++pending;
+  EXPECT_LE(pending, 6);
+  if (late) {
+    EXPECT_EQ(pending, 6);
+  }
+  EXPECT_EQ(cudaGetLastError(), late ? cudaErrorNotReady : cudaPeekAtLastError());
+  (void)cudaGetLastError();
+  EXPECT_EQ(value(), 6);
+}
+
+TEST_F(EmulationAsynchrony, FreeingWaits) {
+  {
+    Buffer gone(Device::kCuda, 4);
+    int* p = reinterpret_cast<int*>(gone.data());
+    launch(set, 1, 1, 0, stream, p, 9);
+    CUDA_CHECK(cudaMemcpyAsync(device, p, 4, cudaMemcpyDeviceToDevice, stream));
+  }
+  EXPECT_EQ(value(), 9);
+}
+
+TEST_F(EmulationAsynchrony, AFaultComesOutOfTheNextWait) {
+  const auto message = [](auto call) -> std::string {
+    try {
+      call();
+    } catch (const emulation::Fault& e) {
+      return e.what();
+    }
+    return "";
+  };
+  const std::string at_once = message([&] { launch(barrier_in_branch, 1, 64, 0, stream); });
+  const std::string waited = message([&] { ctx.synchronize(); });
+  expect_contains(late ? waited : at_once + waited, "barrier_in_branch");
+  EXPECT_EQ(message([&] { ctx.synchronize(); }), "");
+  // Met where a destructor waits, it waits for a call that may throw.
+  bool seen = message([&] { launch(barrier_in_branch, 1, 64, 0, stream); }) != "";
+  Buffer(Device::kCuda, 4);
+  seen |= message([&] { ctx.synchronize(); }) != "";
+  EXPECT_TRUE(seen);
+}
+
+TEST_F(EmulationAsynchrony, RefusesInACaptureWhatAReplayCannotRepeat) {
+  int pageable = 7;
+  CUDA_CHECK(cudaEventRecord(event, other));
+  const auto refused = [&](auto call) {
+    Graph graph;
+    graph.run(ctx, [] {});
+    EXPECT_THROW(graph.run(ctx, call), Error);
+    EXPECT_EQ(fault(set, 1, device, 3), "");  // the stream is usable
+    EXPECT_EQ(value(), 3);
+  };
+  refused([&] { CUDA_CHECK(cudaMemcpyAsync(device, &pageable, 4, cudaMemcpyHostToDevice, stream)); });
+  refused([&] { CUDA_CHECK(cudaMemcpyAsync(&pageable, device, 4, cudaMemcpyDeviceToHost, stream)); });
+  refused([&] { CUDA_CHECK(cudaStreamWaitEvent(stream, event, 0)); });
+  refused([&] { CUDA_CHECK(cudaEventSynchronize(event)); });
+}
+
+// ---- devices
+
+struct Environment {
+  Environment(const char* name, const char* value) : name(name) { setenv(name, value, 1); }
+  ~Environment() { unsetenv(name); }
+  const char* name;
+};
+
+TEST_F(Emulation, AMachineWithoutAGpu) {
+  const Environment none("GSAE_EMULATED_GPUS", "0");
+  EXPECT_FALSE(available(Device::kCuda));
+  try {
+    Context again(Device::kCuda);
+    FAIL() << "not refused";
+  } catch (const Error& e) {
+    expect_contains(e.what(), "sees no GPU");
+  }
+}
+TEST_F(Emulation, TwoDevicesKeepTheirMemoryApart) {
+  const Environment two("GSAE_EMULATED_GPUS", "2");
+  Buffer first(Device::kCuda, 4);
+  {
+    Context second(Device::kCuda, 1);
+    Buffer memory(Device::kCuda, 4);
+    int* p = reinterpret_cast<int*>(memory.data());
+    launch(set, 1, 1, 0, second.cuda().stream, p, 5);
+    EXPECT_THROW(launch(set, 1, 1, 0, stream, p, 5), Error);  // a stream of the other device
+    CUDA_CHECK(cudaMemcpyAsync(first.data(), p, 4, cudaMemcpyDefault, second.cuda().stream));
+    second.synchronize();
+    EXPECT_DEATH(
+        {
+          launch(set, 1, 1, 0, second.cuda().stream, reinterpret_cast<int*>(first.data()), 5);
+          second.synchronize();
+        },
+        "AddressSanitizer.*use-after-poison");
+  }
+  CUDA_CHECK(cudaSetDevice(0));
+  EXPECT_THROW(Context(Device::kCuda, 2), Error);
+}
+TEST_F(Emulation, DeviceMemoryEnds) {
+  size_t before = 0, total = 0, after = 0;
+  CUDA_CHECK(cudaMemGetInfo(&before, &total));
+  const Environment small("GSAE_EMULATED_MEMORY", std::to_string(total - before + (8 << 20)).c_str());
+  {
+    Buffer x(Device::kCuda, 3 << 20);  // of pages of 2 MiB
+    CUDA_CHECK(cudaMemGetInfo(&after, &total));
+    EXPECT_EQ(after, size_t(4) << 20);
+    EXPECT_THROW(Buffer(Device::kCuda, 5 << 20), Error);
+    Buffer y(Device::kCuda, 4 << 20);
+  }
+  EXPECT_GE(emulation::peak_bytes(), size_t(8) << 20);
+  CUDA_CHECK(cudaMemGetInfo(&after, &total));
+  EXPECT_EQ(after, size_t(8) << 20);
+}
+
+// ---- products
+
+TEST_F(Emulation, AProductStaysInsideItsAllocations) {
+  Guarded a(ctx, DType::kF32, {4, 8}, std::vector<float>(32)), b(ctx, DType::kF32, {8, 8}, std::vector<float>(64));
+  Guarded out(ctx, DType::kF32, {4, 8});
+  const auto product = [&](Tensor o, Tensor x, Tensor y) -> std::string {
+    try {
+      matmul(ctx, o, x, y);
+      ctx.synchronize();
+    } catch (const emulation::Fault& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(product(out, a, b), "");
+  Tensor tall = a, wide = out;
+  tall.dim[0] = wide.dim[0] = 5;
+  expect_contains(product(wide, tall, b), "takes 160 bytes, and 128");
+  expect_contains(product(Tensor(b).rows(0, 4), a, b), "overlaps the result");
 }
 
 }  // namespace
