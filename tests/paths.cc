@@ -36,4 +36,9 @@ const std::string& gemma_sae_binary() {
   return binary;
 }
 
+const std::string& gpu_check_script() {
+  static const std::string script = find("GSAE_CHECK", {"../gpu_check.sh", GSAE_SOURCE_DIR "/tools/gpu_check.sh"});
+  return script;
+}
+
 }  // namespace gsae::test

@@ -13,5 +13,7 @@ std::string test_data(const std::string& name = "");
 std::string demo_data(const std::string& name = "");
 // $GSAE_BINARY, ../gemma_sae or ../bin/gemma_sae beside the test.
 const std::string& gemma_sae_binary();
+// $GSAE_CHECK, ../gpu_check.sh beside the test, tools/gpu_check.sh
+const std::string& gpu_check_script();
 
 }  // namespace gsae::test
