@@ -4,11 +4,12 @@
 
 #include "io/safetensors.h"
 #include "tests/harness.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
 
-const std::string kGolden = std::string(GSAE_TEST_DATA) + "/sae/gemma_scope/";
+const std::string kGolden = test_data("sae/gemma_scope/");
 
 struct TinySae {
   explicit TinySae(const std::string& prefix = "folded/") : file(kGolden + "expected.safetensors") {
