@@ -420,5 +420,19 @@ TEST_F(Emulation, AProductStaysInsideItsAllocations) {
   expect_contains(product(Tensor(b).rows(0, 4), a, b), "overlaps the result");
 }
 
+TEST_F(Emulation, AnAlgorithmServesItsOwnProblemAlone) {
+  Guarded a(ctx, DType::kF32, {4, 8}, std::vector<float>(32)), b(ctx, DType::kF32, {8, 8}, std::vector<float>(64));
+  Guarded out(ctx, DType::kF32, {4, 8});
+  const auto both = [&] {
+    matmul(ctx, out, a, b);
+    matmul(ctx, out, a, b, {.transpose_b = true});
+  };
+  both();
+  auto& chosen = ctx.cuda().matmul_algorithms;
+  ASSERT_EQ(chosen.size(), 2u);
+  std::swap(chosen.begin()->second, std::next(chosen.begin())->second);
+  EXPECT_THROW(both(), Error);
+}
+
 }  // namespace
 }  // namespace gsae::test

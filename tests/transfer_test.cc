@@ -102,6 +102,7 @@ TEST_P(TransferOn, AReadbackIsASnapshot) {
     upload.send(ctx, x, host(now));
     readback.request(ctx, x);
     upload.send(ctx, x, host(later));
+    EXPECT_EQ(x.read(), later);
     EXPECT_EQ(readback.wait<float>(), now);
     EXPECT_EQ(readback.wait<float>(), now);  // and stays
   }
