@@ -4,6 +4,7 @@
 #include "kernels/graph.h"
 #include "kernels/launch.h"
 #include "kernels/matmul.h"
+#include "kernels/transfer.h"
 #include "tests/harness.h"
 
 namespace gsae::test {
@@ -296,6 +297,18 @@ TEST_F(EmulationAsynchrony, QueriesSayWhatIsPendingAndEnd) {
   EXPECT_EQ(cudaGetLastError(), late ? cudaErrorNotReady : cudaPeekAtLastError());
   (void)cudaGetLastError();
   EXPECT_EQ(value(), 6);
+}
+
+TEST_F(EmulationAsynchrony, AReadbackIsNotReadyAtOnce) {
+  Readback readback(ctx, 4);
+  Tensor one = view(device, {1});
+  one.device = Device::kCuda;
+  readback.request(ctx, one);
+  if (late) {
+    EXPECT_FALSE(readback.ready());
+    EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess);  // that is no error
+  }
+  EXPECT_EQ(readback.wait<int>(), std::vector{1});
 }
 
 TEST_F(EmulationAsynchrony, FreeingWaits) {
