@@ -16,10 +16,10 @@ void run_forward(benchmark::State& state, const std::string& dir, DType compute,
   const Gemma2 gemma(ctx, dir, compute);
   const GemmaConfig& c = gemma.config();
   Arena plan;
-  Gemma2::Activations(plan, c, compute, B, T);
+  Gemma2::Activations(plan, gemma, B, T);
   const Buffer memory(ctx.device(), plan.used());
   Arena arena(memory);
-  Gemma2::Activations activations(arena, c, compute, B, T);
+  Gemma2::Activations activations(arena, gemma, B, T);
   std::vector<int32_t> ids(size_t(B * T));
   for (int64_t i = 0; i < B * T; ++i) ids[i] = i % T == 0 ? c.bos : int32_t(3 + i * 7919 % (c.vocab - 3));
   const Hook hook{Site::kRes, layer, false, [](Context&, Tensor rows) { benchmark::DoNotOptimize(rows.ptr); }};

@@ -13,18 +13,18 @@
 namespace gsae {
 
 void attention(Context& ctx, Tensor out, Tensor q, Tensor k, Tensor v, const AttentionOptions& o) {
-  CHECKF(q.rank == 4 && k.rank == 4 && q.dtype == DType::kF32 && k.dtype == DType::kF32,
-         "attention: q {} must be f32 (B, Hq, T, dh) and k {} f32 (B, Hkv, T, dh)", q, k);
+  CHECKF(q.rank == 4 && k.rank == 4 && (q.dtype == DType::kF32 || q.dtype == DType::kBF16) && k.dtype == q.dtype,
+         "attention: q {} must be f32 or bf16 (B, Hq, T, dh) and k {} the same (B, Hkv, T, dh)", q, k);
   const int64_t batch = q.dim[0], heads = q.dim[1], length = q.dim[2], size = q.dim[3], kv_heads = k.dim[1];
   CHECKF(k.is({batch, kv_heads, length, size}), "attention: q {} and k {} differ in B, T or dh", q, k);
-  CHECKF(v.is({batch, kv_heads, length, size}) && v.dtype == DType::kF32, "attention: v {} must match k {}", v, k);
+  CHECKF(v.is({batch, kv_heads, length, size}) && v.dtype == k.dtype, "attention: v {} must match k {}", v, k);
   CHECKF(kv_heads > 0 && heads % kv_heads == 0, "attention: the heads of q {} are no multiple of those of k {}", q, k);
   CHECKF(length <= std::numeric_limits<int32_t>::max(), "attention: q {}: positions must fit 32 bits", q);
   CHECKF(0 < size && size <= kMaxHeadSize, "attention: q {}: heads must have 1 to {} elements", q, kMaxHeadSize);
   CHECKF(out.is({batch * length, heads * size}), "attention: out {} must be ({}, {})", out, batch * length,
          heads * size);
-  CHECKF(std::isfinite(o.scale) && o.softcap >= 0 && o.window >= 0,
-         "attention: scale {} must be finite, softcap {} and window {} at least 0", o.scale, o.softcap, o.window);
+  CHECKF(std::isfinite(o.scale) && o.scale > 0 && o.softcap >= 0 && o.window >= 0,
+         "attention: scale {} must be positive, softcap {} and window {} at least 0", o.scale, o.softcap, o.window);
   if (out.size() == 0) return;
   GSAE_DISPATCH(ctx.device(), attention(ctx, out, q, k, v, o));
 }
@@ -48,6 +48,12 @@ using Mask [[gnu::vector_size(4 * kLanes)]] = int32_t;
 inline Vec load(const float* p) {
   Vec x;
   std::memcpy(&x, p, sizeof x);
+  return x;
+}
+inline Vec load(const BF16* p) {
+  Vec x;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) x[i] = to_float(p[i]);
   return x;
 }
 
@@ -119,8 +125,8 @@ struct Group {
 };
 
 // panel[c][lane] = scale * q[lane][c]
-void pack_queries(float* panel, const float* q, const Group& g, int64_t size, float scale) {
-  const float* row[kLanes];
+template <class T> void pack_queries(float* panel, const T* q, const Group& g, int64_t size, float scale) {
+  const T* row[kLanes];
   for (int64_t lane = 0; lane < kLanes; ++lane) row[lane] = q + (lane < g.count ? lane : g.count - 1) * size;
   int64_t c = 0;
   for (; c + kLanes <= size; c += kLanes) {
@@ -132,7 +138,7 @@ void pack_queries(float* panel, const float* q, const Group& g, int64_t size, fl
     for (int i = 0; i < kLanes; ++i) std::memcpy(panel + (c + i) * kPanel, &x[i], sizeof x[i]);
   }
   for (; c < size; ++c)
-    for (int lane = 0; lane < kLanes; ++lane) panel[c * kPanel + lane] = row[lane][c] * scale;
+    for (int lane = 0; lane < kLanes; ++lane) panel[c * kPanel + lane] = to_float(row[lane][c]) * scale;
 }
 
 // out[lane * stride + c] = panel[c][lane] / sum[lane]
@@ -154,14 +160,29 @@ void unpack(T* out, int64_t stride, const float* panel, const float* sum, const 
     for (int lane = 0; lane < g.count; ++lane) store(out + lane * stride + c, panel[c * kPanel + lane] * inverse[lane]);
 }
 
-// What one thread works in: 96 KiB at most, on its stack.
+// Of bf16 keys and values so many are widened at once: a multiple of kRows.
+constexpr int64_t kWidened = 48;
+
+// What one thread works in: 144 KiB at most, on its stack.
 struct alignas(64) Scratch {
   float queries[kMaxHeadSize * kPanel];
   float result[kMaxHeadSize * kPanel];
   float scores[kKeys * kPanel];  // then probabilities
   float max[kPanel], sum[kPanel], factor[kPanel];
   int32_t position[kPanel];
+  float widened[kWidened * kMaxHeadSize];
 };
+
+// f(i, n, rows i to i + n of x, as f32), for all of its `count` rows in order: f32 at once and where they are.
+template <class F> void for_rows(Scratch&, const float* x, int64_t count, int64_t, F&& f) { f(0, count, x); }
+template <class F> void for_rows(Scratch& s, const BF16* x, int64_t count, int64_t size, F&& f) {
+  for (int64_t i = 0; i < count; i += kWidened) {
+    const int64_t n = std::min(kWidened, count - i);
+#pragma omp simd
+    for (int64_t e = 0; e < n * size; ++e) s.widened[e] = to_float(x[i * size + e]);
+    f(i, n, s.widened);
+  }
+}
 
 // The scores of keys [key, key + count) become exp(score - max), with score = cap * tanh(score) under a cap; max, sum
 // and factor, what the results so far have to be multiplied by, follow.
@@ -198,7 +219,8 @@ template <bool kCapped> void softmax(Scratch& s, int64_t key, int64_t count, int
 }
 
 // One panel against the keys that it sees, (T, dh) of its key head, and their values.
-void attend(Scratch& s, const Group (&groups)[2], const float* keys, const float* values, int64_t size, int64_t window,
+template <class T>
+void attend(Scratch& s, const Group (&groups)[2], const T* keys, const T* values, int64_t size, int64_t window,
             float cap) {
   const int64_t first = std::min(groups[0].position, groups[1].position);
   const int64_t last = std::max(groups[0].position + groups[0].count, groups[1].position + groups[1].count) - 1;
@@ -208,9 +230,14 @@ void attend(Scratch& s, const Group (&groups)[2], const float* keys, const float
   const auto softmax_tile = cap > 0 ? softmax<true> : softmax<false>;
   for (int64_t j = std::max<int64_t>(0, first - window + 1), count; j <= last; j += count) {
     count = std::min(kKeys, last + 1 - j);
-    product<false>(s.scores, count, keys + j * size, size, 1, s.queries, size, nullptr);
+    for_rows(s, keys + j * size, count, size, [&](int64_t i, int64_t n, const float* rows) {
+      product<false>(s.scores + i * kPanel, n, rows, size, 1, s.queries, size, nullptr);
+    });
     softmax_tile(s, j, count, static_cast<int32_t>(window), cap);
-    product<true>(s.result, size, values + j * size, 1, size, s.scores, count, s.factor);
+    for_rows(s, values + j * size, count, size, [&](int64_t i, int64_t n, const float* rows) {
+      product<true>(s.result, size, rows, 1, size, s.scores + i * kPanel, n, s.factor);
+      std::fill_n(s.factor, kPanel, 1.0f);  // for what follows of the same tile
+    });
   }
 }
 
@@ -222,31 +249,35 @@ void cpu::attention(Context&, Tensor out, Tensor q, Tensor k, Tensor v, const At
   const int64_t panels = (blocks * share + 1) / 2;  // of a key head: the query heads of a block, then the next block
   const float scale = o.softcap > 0 ? o.scale / o.softcap : o.scale;
   const int64_t window = o.window > 0 ? std::min(o.window, length) : length;
-  const float *queries = q.data<float>(), *keys = k.data<float>(), *values = v.data<float>();
-  dispatch_float(out.dtype, [&]<class T>() {
-    T* result = out.data<T>();
-    // Panels differ in work, the last ones see most keys; each is a thread's own, so who takes which changes nothing.
+  dispatch_float(q.dtype, [&]<class In>() {
+    const In *queries = q.data<In>(), *keys = k.data<In>(), *values = v.data<In>();
+    dispatch_float(out.dtype, [&]<class Out>() {
+      Out* result = out.data<Out>();
+      // Panels differ in work, the last ones see most keys; each is a thread's own, so who takes which changes nothing.
 #pragma omp parallel for schedule(dynamic)
-    for (int64_t item = 0; item < q.dim[0] * kv_heads * panels; ++item) {
-      const int64_t panel = panels - 1 - item % panels, kv = item / panels;  // kv: of all B * Hkv
-      const int64_t sequence = kv / kv_heads, first_head = kv % kv_heads * share;
-      Scratch s;
-      Group groups[2];
-      for (int64_t h = 0; h < 2; ++h) {
-        // the last panel may lack its second group: it then does its first twice
-        const int64_t g = std::min(panel * 2 + h, blocks * share - 1), position = g / share * kLanes;
-        groups[h] = {first_head + g % share, position, std::min<int64_t>(kLanes, length - position)};
-        for (int lane = 0; lane < kLanes; ++lane) s.position[h * kLanes + lane] = static_cast<int32_t>(position + lane);
-        pack_queries(s.queries + h * kLanes, queries + ((sequence * heads + groups[h].head) * length + position) * size,
-                     groups[h], size, scale);
+      for (int64_t item = 0; item < q.dim[0] * kv_heads * panels; ++item) {
+        const int64_t panel = panels - 1 - item % panels, kv = item / panels;  // kv: of all B * Hkv
+        const int64_t sequence = kv / kv_heads, first_head = kv % kv_heads * share;
+        Scratch s;
+        Group groups[2];
+        for (int64_t h = 0; h < 2; ++h) {
+          // the last panel may lack its second group: it then does its first twice
+          const int64_t g = std::min(panel * 2 + h, blocks * share - 1), position = g / share * kLanes;
+          groups[h] = {first_head + g % share, position, std::min<int64_t>(kLanes, length - position)};
+          for (int lane = 0; lane < kLanes; ++lane)
+            s.position[h * kLanes + lane] = static_cast<int32_t>(position + lane);
+          pack_queries(s.queries + h * kLanes,
+                       queries + ((sequence * heads + groups[h].head) * length + position) * size, groups[h], size,
+                       scale);
+        }
+        attend(s, groups, keys + kv * length * size, values + kv * length * size, size, window, o.softcap);
+        for (int64_t h = 0; h < 2; ++h) {
+          const Group& g = groups[h];
+          unpack(result + (sequence * length + g.position) * heads * size + g.head * size, heads * size,
+                 s.result + h * kLanes, s.sum + h * kLanes, g, size);
+        }
       }
-      attend(s, groups, keys + kv * length * size, values + kv * length * size, size, window, o.softcap);
-      for (int64_t h = 0; h < 2; ++h) {
-        const Group& g = groups[h];
-        unpack(result + (sequence * length + g.position) * heads * size + g.head * size, heads * size,
-               s.result + h * kLanes, s.sum + h * kLanes, g, size);
-      }
-    }
+    });
   });
 }
 

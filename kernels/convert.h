@@ -23,7 +23,9 @@ void convert(Context& ctx, Tensor out, Tensor x);
 
 // The loop itself, for ops that convert a row on their way.
 template <class Out, class In> void convert(Out* out, const In* x, int64_t n) {
+#ifdef _OPENMP  // not where a .cu file includes this
 #pragma omp simd
+#endif
   for (int64_t i = 0; i < n; ++i) store(out + i, to_float(x[i]));
 }
 

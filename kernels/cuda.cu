@@ -6,22 +6,11 @@
 
 namespace gsae {
 
-std::string describe(const DeviceFault& f) {
-  const auto outside = [&](const char* op) {
-    return std::string(op) + ": token " + std::to_string(f.value) + " is outside the vocabulary of " +
-           std::to_string(f.bound);
-  };
-  switch (f.code) {
-    case DeviceFault::kTokenOutside: return outside("embedding");
-    case DeviceFault::kTargetOutside: return outside("lm_loss");
-    case DeviceFault::kEmbeddingNotFinite:
-      return "embedding: the row of token " + std::to_string(f.value) +
-             " holds NaN or infinity: the checkpoint is damaged, fetch it again";
-    default: return "a kernel reported a fault of an unknown kind, " + std::to_string(f.code);
-  }
-}
-
 namespace cuda {
+
+namespace {
+void forget_faults(CudaState& s) { CUDA_CHECK(cudaMemsetAsync(s.fault, 0xff, sizeof(DeviceFault), s.stream)); }
+}  // namespace
 
 std::shared_ptr<CudaState> make_state(int index) {
   int count = 0;
@@ -38,7 +27,8 @@ std::shared_ptr<CudaState> make_state(int index) {
 
   auto s = std::shared_ptr<CudaState>(new CudaState, [](CudaState* p) {
     (void)cudaFree(p->workspace);
-    (void)cudaFreeHost(p->fault);
+    (void)cudaFree(p->fault);
+    (void)cudaFreeHost(p->fault_on_host);
     if (p->lt) cublasLtDestroy(p->lt);
     if (p->copy_stream) (void)cudaStreamDestroy(p->copy_stream);
     if (p->stream) (void)cudaStreamDestroy(p->stream);
@@ -52,17 +42,20 @@ std::shared_ptr<CudaState> make_state(int index) {
   CUBLAS_CHECK(cublasLtCreate(&s->lt));
   s->workspace = allocate(Context::kWorkspaceBytes);
   s->workspace_bytes = Context::kWorkspaceBytes;
-  CUDA_CHECK(cudaMallocHost(reinterpret_cast<void**>(&s->fault), sizeof(DeviceFault)));
-  *s->fault = {};
+  s->fault = reinterpret_cast<DeviceFault*>(allocate(sizeof(DeviceFault)));
+  CUDA_CHECK(cudaMallocHost(reinterpret_cast<void**>(&s->fault_on_host), sizeof(DeviceFault)));
+  forget_faults(*s);
   return s;
 }
 
 void synchronize(CudaState* s) {
   CUDA_CHECK(cudaStreamSynchronize(s->copy_stream));
+  CUDA_CHECK(cudaMemcpyAsync(s->fault_on_host, s->fault, sizeof(DeviceFault), cudaMemcpyDeviceToHost, s->stream));
   CUDA_CHECK(cudaStreamSynchronize(s->stream));
-  if (s->fault->code == DeviceFault::kNone) return;
-  const DeviceFault fault = std::exchange(*s->fault, {});
-  throw Error(describe(fault));
+  const std::string fault = describe(*s->fault_on_host);
+  if (fault.empty()) return;
+  forget_faults(*s);
+  throw Error(fault);
 }
 
 std::string why_unavailable() {

@@ -36,7 +36,8 @@ struct CudaState {
   // partial sums of the ops that reduce over rows.
   std::byte* workspace = nullptr;
   size_t workspace_bytes = 0;
-  DeviceFault* fault = nullptr;  // host memory that kernels write
+  DeviceFault* fault = nullptr;          // device memory that kernels write: atomics on host memory depend on the bus
+  DeviceFault* fault_on_host = nullptr;  // pinned: its copy at the last synchronize()
   // what describes a product (kernels/matmul.cu) -> what the heuristic chose at the first call, for good
   std::map<std::array<int64_t, 8>, cublasLtMatmulHeuristicResult_t> matmul_algorithms;
 };

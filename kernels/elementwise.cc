@@ -14,12 +14,12 @@ void fill_zero(Context& ctx, Tensor t) {
 
 void subtract(Context& ctx, Tensor a, Tensor b) {
   CHECKF(a.size() == b.size() && a.dtype == DType::kF32 && b.dtype == DType::kF32, "subtract: {} and {}", a, b);
-  GSAE_DISPATCH(ctx.device(), subtract(ctx, a, b));
+  if (a.size() > 0) GSAE_DISPATCH(ctx.device(), subtract(ctx, a, b));
 }
 
 void multiply(Context& ctx, Tensor a, float scale) {
   CHECKF(a.dtype == DType::kF32, "multiply: {} must be f32", a);
-  GSAE_DISPATCH(ctx.device(), multiply(ctx, a, scale));
+  if (a.size() > 0) GSAE_DISPATCH(ctx.device(), multiply(ctx, a, scale));
 }
 
 void cpu::fill_zero(Context&, Tensor t) { std::memset(t.ptr, 0, t.bytes()); }

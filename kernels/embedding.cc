@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "kernels/checkf.h"
+#include "kernels/device_fault.h"
 #include "kernels/dispatch.h"
 #include "kernels/dispatch_float.h"
 #include "kernels/parallel.h"
@@ -38,21 +39,19 @@ void cpu::embedding(Context&, Tensor x, Tensor table, Tensor tokens, float scale
   const int64_t n = x.dim[0], d = x.dim[1], vocab = table.dim[0];
   const int32_t* t = tokens.data<int32_t>();
   for (int64_t r = 0; r < n; ++r)
-    CHECKF(0 <= t[r] && t[r] < vocab, "token {} at position {} is outside the vocabulary of {}: wrong tokenizer?", t[r],
-           r, vocab);
+    if (t[r] < 0 || t[r] >= vocab) throw Error(describe(DeviceFault::kTokenOutside, r, t[r], vocab));
   float* out = x.data<float>();
   dispatch_float(table.dtype, [&]<class T>() {
     const T* rows = table.data<T>();
-    std::atomic<int32_t> damaged = -1;  // the highest such token, whichever thread meets it
+    std::atomic<int64_t> damaged = n;  // the first such position, whichever thread meets it
     parallel_for(n, 16, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         if (scale_row(out + r * d, rows + t[r] * d, d, scale)) continue;
-        int32_t seen = damaged;
-        while (seen < t[r] && !damaged.compare_exchange_weak(seen, t[r])) {}
+        int64_t seen = damaged;
+        while (seen > r && !damaged.compare_exchange_weak(seen, r)) {}
       }
     });
-    CHECKF(damaged < 0, "the embedding of token {} holds NaN or infinity: the checkpoint is damaged, fetch it again",
-           damaged.load());
+    if (damaged < n) throw Error(describe(DeviceFault::kEmbeddingNotFinite, damaged, t[damaged], vocab));
   });
 }
 

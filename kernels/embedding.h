@@ -14,8 +14,9 @@ namespace gsae {
 //   tokens  (n)     i32, of any rank with n elements
 //
 // An Error if a token lies outside [0, V) or a row that is used holds NaN or infinity: of a table
-// of gigabytes, used rows are all that can be checked without delay. Memory-bound: moves x.bytes()
-// and n rows of the table.
+// of gigabytes, used rows are all that can be checked without delay. cuda: the next
+// Context::synchronize() throws it, for the first such position; the row of a token outside is NaN
+// until then. Memory-bound: moves x.bytes() and n rows of the table.
 void embedding(Context& ctx, Tensor x, Tensor table, Tensor tokens, float scale);
 
 namespace cpu {

@@ -27,16 +27,18 @@ inline float gelu(float g) {
 
 void cpu::geglu(Context&, Tensor out, Tensor gate_up) {
   const int64_t n = out.dim[0], ffn = out.dim[1];
-  const float* in = gate_up.data<float>();
-  dispatch_float(out.dtype, [&]<class T>() {
-    T* o = out.data<T>();
-    parallel_for(n, 8, [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) {
-        const float *gate = in + 2 * r * ffn, *up = gate + ffn;
-        T* to = o + r * ffn;
+  dispatch_float(out.dtype, [&]<class Out>() {
+    dispatch_float(gate_up.dtype, [&]<class In>() {
+      Out* o = out.data<Out>();
+      const In* in = gate_up.data<In>();
+      parallel_for(n, 8, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          const In *gate = in + 2 * r * ffn, *up = gate + ffn;
+          Out* to = o + r * ffn;
 #pragma omp simd
-        for (int64_t c = 0; c < ffn; ++c) store(to + c, gelu(gate[c]) * up[c]);
-      }
+          for (int64_t c = 0; c < ffn; ++c) store(to + c, gelu(to_float(gate[c])) * to_float(up[c]));
+        }
+      });
     });
   });
 }

@@ -9,17 +9,16 @@
 
 namespace gsae {
 
-void jump_relu(Context& ctx, Tensor f, Tensor z, Tensor bias, Tensor theta, Tensor l0, Tensor fired) {
+void jump_relu(Context& ctx, Tensor f, Tensor z, Tensor theta, Tensor l0, Tensor fired) {
   CHECKF(z.rank == 2 && z.dtype == DType::kF32, "jump_relu: z {} must be f32 (n, F)", z);
   const int64_t n = z.dim[0], latents = z.dim[1];
   CHECKF(f.is({n, latents}), "jump_relu: f {} must match z {}", f, z);
-  CHECKF(bias.is({latents}) && theta.is({latents}), "jump_relu: bias {} and theta {} must be ({})", bias, theta,
-         latents);
+  CHECKF(theta.is({latents}), "jump_relu: theta {} must be ({})", theta, latents);
   CHECKF(!l0 || (l0.is({n}) && l0.dtype == DType::kF32), "jump_relu: l0 {} must be f32[{}]", l0, n);
   CHECKF(!fired || (fired.is({latents}) && fired.dtype == DType::kI32), "jump_relu: fired {} must be i32[{}]", fired,
          latents);
   if (z.size() == 0) return;
-  GSAE_DISPATCH(ctx.device(), jump_relu(ctx, f, z, bias, theta, l0, fired));
+  GSAE_DISPATCH(ctx.device(), jump_relu(ctx, f, z, theta, l0, fired));
 }
 
 void jump_relu_backward(Context& ctx, Tensor dz, Tensor dbias, Tensor dtheta, Tensor df, Tensor z, Tensor theta,
@@ -41,23 +40,21 @@ namespace {
 constexpr int64_t kStripe = 512;
 }  // namespace
 
-void cpu::jump_relu(Context&, Tensor f, Tensor z, Tensor bias, Tensor theta, Tensor l0, Tensor fired) {
+void cpu::jump_relu(Context&, Tensor f, Tensor z, Tensor theta, Tensor l0, Tensor fired) {
   const int64_t n = z.dim[0], latents = z.dim[1];
-  const float *b = bias.data<float>(), *t = theta.data<float>();
-  float* zs = z.data<float>();
+  const float *zs = z.data<float>(), *t = theta.data<float>();
   dispatch_float(f.dtype, [&]<class T>() {
     T* fs = f.data<T>();
     parallel_for(n, 16, [&](int64_t begin, int64_t end) {
-      const float *bias_of = b, *theta_of = t;  // captured pointers are read anew for every element, by gathers
+      const float* theta_of = t;  // a captured pointer is read anew for every element, by gathers
       for (int64_t r = begin; r < end; ++r) {
-        float* zr = zs + r * latents;
+        const float* zr = zs + r * latents;
         T* fr = fs + r * latents;
         int32_t count = 0;
 #pragma omp simd reduction(+ : count)
         for (int64_t i = 0; i < latents; ++i) {
-          const float v = zr[i] + bias_of[i];
+          const float v = zr[i];
           const bool on = !(v <= theta_of[i]);  // NaN is on, and shows
-          zr[i] = v;
           store(fr + i, on ? v : 0.0f);
           count += on;
         }

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels/checkf.h"
+#include "kernels/device_fault.h"
 #include "kernels/dispatch.h"
 #include "kernels/matmul.h"
 #include "kernels/parallel.h"
@@ -59,11 +60,9 @@ void add(RunningSoftmax& s, float* l, int64_t count, float cap) {
 void cpu::lm_loss(Context& ctx, Tensor nll, Tensor h, Tensor table, Tensor targets, float cap, Tensor scratch) {
   const int64_t n = h.dim[0], vocabulary = table.dim[0];
   const int32_t* target = targets.data<int32_t>();
-  for (int64_t r = 0; r < n; ++r) {
-    CHECKF(-1 <= target[r] && target[r] < vocabulary,
-           "lm_loss: target {} of row {} is not a token of the vocabulary of {} (-1: no loss)", target[r], r,
-           vocabulary);
-  }
+  for (int64_t r = 0; r < n; ++r)
+    if (target[r] < -1 || target[r] >= vocabulary)
+      throw Error(describe(DeviceFault::kTargetOutside, r, target[r], vocabulary));
 
   constexpr int64_t kMaxRows = 1024;  // the running state of a block lives on the stack
   const int64_t rows = std::min(scratch.dim[0], kMaxRows);

@@ -1,7 +1,8 @@
 #pragma once
 
-// Tensor-core instructions, called by all 32 lanes of a warp together. The only inline PTX of the
-// code base, and one of the two headers that know of the emulation.
+// Tensor-core instructions, called by all 32 lanes of a warp together, and the special functions of the
+// hardware, called by each lane for itself. The only inline PTX of the code base, and one of the two
+// headers that know of the emulation.
 //
 // How mma_m16n8k16 spreads its matrices over the lanes (g = lane / 4, t = lane % 4; two bf16 to a
 // register, the lower column, or row of b, in the lower half):
@@ -66,6 +67,20 @@ __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;"
 // those of the other threads.
 template <int kPending> __device__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// 2^x within 2^-22, relatively (PTX ISA, ex2); 0 where the result would be subnormal.
+__device__ inline float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// tanh(x) within 2^-11, relatively (PTX ISA, tanh).
+__device__ inline float tanh_approx(float x) {
+  float y;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 }  // namespace gsae

@@ -2,8 +2,8 @@
 
 namespace gsae {
 
-// A named range on the time line of Nsight Systems (NVTX), as long as it lives: phases, steps, layers, launchers. The
-// name's text must outlive it. Nothing in a build without CUDA.
+// A named range on the time line of Nsight Systems (NVTX), as long as it lives: phases, steps, layers, launchers.
+// Nothing in a build without CUDA.
 class Range {
  public:
   explicit Range(const char* name);

@@ -4,6 +4,7 @@
 
 #include "kernels/checkf.h"
 #include "kernels/dispatch.h"
+#include "kernels/dispatch_float.h"
 #include "kernels/parallel.h"
 
 namespace gsae {
@@ -23,8 +24,11 @@ void rope_split(Context& ctx, Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor t
          q);
   CHECKF(qkv.is({B * T, (q.dim[1] + 2 * kv_heads) * dh}), "rope_split: qkv {} must be ({}, {})", qkv, B * T,
          (q.dim[1] + 2 * kv_heads) * dh);
-  CHECKF(table.rank == 3 && table.dim[0] >= T && table.dim[1] == 2 && table.dim[2] == dh / 2,
-         "rope_split: table {} must be (at least {}, 2, {})", table, T, dh / 2);
+  CHECKF(q.dtype == qkv.dtype && k.dtype == qkv.dtype && v.dtype == qkv.dtype,
+         "rope_split: q {}, k {} and v {} must have the dtype of qkv {}", q, k, v, qkv);
+  CHECKF(
+      table.dtype == DType::kF32 && table.rank == 3 && table.dim[0] >= T && table.dim[1] == 2 && table.dim[2] == dh / 2,
+      "rope_split: table {} must be f32 (at least {}, 2, {})", table, T, dh / 2);
   if (qkv.size() == 0) return;
   GSAE_DISPATCH(ctx.device(), rope_split(ctx, q, k, v, qkv, table));
 }
@@ -45,27 +49,36 @@ void cpu::rope_table(Context&, Tensor table, double theta) {
   });
 }
 
-void cpu::rope_split(Context&, Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor table) {
+namespace {
+
+template <class E> void split(Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor table) {
   const int64_t B = q.dim[0], heads = q.dim[1], T = q.dim[2], dh = q.dim[3], kv_heads = k.dim[1], half = dh / 2;
-  const float *in = qkv.data<float>(), *angles = table.data<float>();
-  float *qs = q.data<float>(), *ks = k.data<float>(), *vs = v.data<float>();
+  const E* in = qkv.data<E>();
+  const float* angles = table.data<float>();
+  E *qs = q.data<E>(), *ks = k.data<E>(), *vs = v.data<E>();
   parallel_for(B * T, 32, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t b = r / T, t = r % T;
       const float *cosine = angles + 2 * t * half, *sine = cosine + half;
-      const float* from = in + r * (heads + 2 * kv_heads) * dh;
+      const E* from = in + r * (heads + 2 * kv_heads) * dh;
       for (int64_t h = 0; h < heads + kv_heads; ++h, from += dh) {
-        float* to = h < heads ? qs + ((b * heads + h) * T + t) * dh : ks + ((b * kv_heads + h - heads) * T + t) * dh;
+        E* to = h < heads ? qs + ((b * heads + h) * T + t) * dh : ks + ((b * kv_heads + h - heads) * T + t) * dh;
 #pragma omp simd
         for (int64_t i = 0; i < half; ++i) {
-          const float x = from[i], y = from[half + i];
-          to[i] = x * cosine[i] - y * sine[i];
-          to[half + i] = y * cosine[i] + x * sine[i];
+          const float x = to_float(from[i]), y = to_float(from[half + i]);
+          store(to + i, x * cosine[i] - y * sine[i]);
+          store(to + half + i, y * cosine[i] + x * sine[i]);
         }
       }
       for (int64_t h = 0; h < kv_heads; ++h, from += dh) std::copy_n(from, dh, vs + ((b * kv_heads + h) * T + t) * dh);
     }
   });
+}
+
+}  // namespace
+
+void cpu::rope_split(Context&, Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor table) {
+  dispatch_float(qkv.dtype, [&]<class E>() { split<E>(q, k, v, qkv, table); });
 }
 
 }  // namespace gsae

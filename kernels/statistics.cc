@@ -1,5 +1,7 @@
 #include "kernels/statistics.h"
 
+#include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kernels/checkf.h"
@@ -24,6 +26,14 @@ void update_idle(Context& ctx, Tensor idle, Tensor total, Tensor fired, int64_t 
              total.is({fired.dim[0]}) && total.dtype == DType::kI64,
          "update_idle: idle {}, total {} and fired {}", idle, total, fired);
   GSAE_DISPATCH(ctx.device(), update_idle(ctx, idle, total, fired, rows));
+}
+
+void summarise_latents(Context& ctx, Tensor out, Tensor idle, Tensor theta, int64_t window) {
+  CHECKF(idle.rank == 1 && idle.dtype == DType::kI64 && theta.is({idle.dim[0]}) && theta.dtype == DType::kF32 &&
+             out.is({kLatentStatistics}) && out.dtype == DType::kF64,
+         "summarise_latents: out {}, idle {} and theta {}", out, idle, theta);
+  CHECKF(idle.dim[0] > 0, "summarise_latents: no latents in {}", idle);
+  GSAE_DISPATCH(ctx.device(), summarise_latents(ctx, out, idle, theta, window));
 }
 
 void cpu::add_sum(Context&, Tensor total, Tensor x) {
@@ -65,6 +75,25 @@ void cpu::update_idle(Context&, Tensor idle, Tensor total, Tensor fired, int64_t
     count[i] += f[i];
     f[i] = 0;
   }
+}
+
+void cpu::summarise_latents(Context&, Tensor out, Tensor idle, Tensor theta, int64_t window) {
+  const int64_t latents = idle.dim[0];
+  const int64_t* silent = idle.data<int64_t>();
+  const float* thetas = theta.data<float>();
+  double dead = 0, sum = 0;
+  float lowest = std::numeric_limits<float>::infinity(), highest = -lowest;
+  for (int64_t i = 0; i < latents; ++i) {
+    dead += silent[i] >= window;
+    sum += thetas[i];
+    lowest = std::fmin(lowest, thetas[i]);
+    highest = std::fmax(highest, thetas[i]);
+  }
+  double* o = out.data<double>();
+  o[kDeadLatents] = dead;
+  o[kMeanThreshold] = sum / static_cast<double>(latents);
+  o[kLowestThreshold] = lowest;
+  o[kHighestThreshold] = highest;
 }
 
 }  // namespace gsae

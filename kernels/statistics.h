@@ -21,6 +21,7 @@ void add_moments(Context& ctx, Tensor sum, Tensor square, Tensor x);
 void update_idle(Context& ctx, Tensor idle, Tensor total, Tensor fired, int64_t rows);
 
 // A summary of the latents, for the log: how many have been silent for `window` rows or more, and the thresholds.
+// A threshold that is not a number shows in the mean; the lowest and the highest are those of the others.
 //   out (4) f64: see LatentStatistic;  idle (F) i64;  theta (F) f32
 enum LatentStatistic : int { kDeadLatents, kMeanThreshold, kLowestThreshold, kHighestThreshold, kLatentStatistics };
 void summarise_latents(Context& ctx, Tensor out, Tensor idle, Tensor theta, int64_t window);

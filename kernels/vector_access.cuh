@@ -6,8 +6,17 @@
 
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 
 namespace gsae {
+
+// Whether all of them may be accessed `bytes` at a time. An Arena aligns tensors; a view of some rows may start
+// anywhere.
+inline bool aligned(uintptr_t bytes, std::initializer_list<const void*> pointers) {
+  for (const void* p : pointers)
+    if (reinterpret_cast<uintptr_t>(p) % bytes != 0) return false;
+  return true;
+}
 
 // What one load or store moves.
 template <int kBytes> struct Packet;
@@ -25,7 +34,8 @@ template <int N, class T> __device__ void load_row(float (&v)[N], const T* p) {
   for (int i = 0; i < N; ++i) v[i] = static_cast<float>(values[i]);
 }
 
-// p[0..N) = v, rounded once to the nearest even.
+// p[0..N) = v, rounded once to the nearest even. As one access, except that nvcc takes stores apart again in a loop
+// that works out their address from a 64-bit index every time: step a pointer there.
 template <int N, class T> __device__ void store_row(T* p, const float (&v)[N]) {
   T values[N];
   for (int i = 0; i < N; ++i) values[i] = static_cast<T>(v[i]);

@@ -15,6 +15,7 @@
 #include "kernels/lm_loss.h"
 #include "kernels/matmul.h"
 #include "kernels/next_tokens.h"
+#include "kernels/range.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rms_norm_residual.h"
 #include "kernels/rope.h"
@@ -67,23 +68,6 @@ class Gemma2::Pass {
   int64_t last_ = -1;
 };
 
-Gemma2::Activations::Activations(Arena& arena, const GemmaConfig& c, DType compute, int64_t batch, int64_t length)
-    : B(batch), T(length) {
-  const int64_t n = B * T, d = c.width, dh = c.head_width;
-  x = arena.take("residual stream", DType::kF32, {n, d});
-  h = arena.take("norm output", compute, {n, d});
-  qkv = arena.take("q, k, v", DType::kF32, {n, (c.heads + 2 * c.kv_heads) * dh});
-  q = arena.take("queries by head", DType::kF32, {B, c.heads, T, dh});
-  k = arena.take("keys by head", DType::kF32, {B, c.kv_heads, T, dh});
-  v = arena.take("values by head", DType::kF32, {B, c.kv_heads, T, dh});
-  att = arena.take("attention output", compute, {n, c.heads * dh});
-  y = arena.take("block output", DType::kF32, {n, d});
-  gate_up = arena.take("gate and up", DType::kF32, {n, 2 * c.ffn});
-  ffn = arena.take("GeGLU output", compute, {n, c.ffn});
-  rope = arena.take("rotary angles", DType::kF32, {T, 2, dh / 2});
-  targets = arena.take("next tokens", DType::kI32, {B, T});
-}
-
 namespace {
 
 // The first elements of `t`, its leading dimension(s) cut down.
@@ -93,7 +77,35 @@ Tensor first(Tensor t, std::initializer_list<int64_t> shape) {
   return t;
 }
 
+// Memory that holds nothing at the moment, as f32.
+Tensor as_f32(Tensor t, std::initializer_list<int64_t> shape) {
+  t.dtype = DType::kF32;
+  return first(t, shape);
+}
+
 }  // namespace
+
+Gemma2::Activations::Activations(Arena& arena, const Gemma2& model, int64_t batch, int64_t length)
+    : B(batch), T(length) {
+  const GemmaConfig& c = model.config_;
+  const DType compute = model.compute_, product = model.product_;
+  const int64_t n = B * T, d = c.width, dh = c.head_width;
+  x = arena.take("residual stream", DType::kF32, {n, d});
+  h = arena.take("norm output", compute, {n, d});
+  // Also holds an f32 copy of `att` while that is edited.
+  const int64_t columns = (c.heads + 2 * c.kv_heads) * dh, edited = compute == DType::kBF16 ? c.heads * dh : 0;
+  const auto copy = edited * static_cast<int64_t>(size_of(DType::kF32) / size_of(product));
+  qkv = first(arena.take("q, k, v", product, {n * std::max(columns, copy)}), {n, columns});
+  q = arena.take("queries by head", product, {B, c.heads, T, dh});
+  k = arena.take("keys by head", product, {B, c.kv_heads, T, dh});
+  v = arena.take("values by head", product, {B, c.kv_heads, T, dh});
+  att = arena.take("attention output", compute, {n, c.heads * dh});
+  y = arena.take("block output", DType::kF32, {n, d});
+  gate_up = arena.take("gate and up", product, {n, 2 * c.ffn});
+  ffn = arena.take("GeGLU output", compute, {n, c.ffn});
+  rope = arena.take("rotary angles", DType::kF32, {T, 2, dh / 2});
+  targets = arena.take("next tokens", DType::kI32, {B, T});
+}
 
 Gemma2::Activations Gemma2::Activations::part(int64_t batch, int64_t length) const {
   Activations a = *this;
@@ -106,10 +118,25 @@ Gemma2::Activations Gemma2::Activations::part(int64_t batch, int64_t length) con
 }
 
 Gemma2::Gemma2(Context& ctx, const std::string& dir, DType compute)
-    : config_(read_config(dir)), compute_(compute), weights_(ctx, dir, config_) {
+    : config_(read_config(dir)),
+      compute_(compute),
+      product_(ctx.device() == Device::kCpu ? DType::kF32 : compute),
+      weights_(ctx, dir, config_, compute) {
   CHECKF(compute == DType::kF32 || compute == DType::kBF16, "the model computes in f32 or bf16, not in {}",
          name(compute));
 }
+
+Gemma2::Gemma2(Context& ctx, const GemmaConfig& config, DType compute, uint64_t seed)
+    : config_(config),
+      compute_(compute),
+      product_(ctx.device() == Device::kCpu ? DType::kF32 : compute),
+      weights_(ctx, config_, compute, seed) {}
+
+Gemma2::Gemma2(Device device, const GemmaConfig& config, DType compute)
+    : config_(config),
+      compute_(compute),
+      product_(device == Device::kCpu ? DType::kF32 : compute),
+      weights_(config_, compute) {}
 
 int64_t Gemma2::site_width(Site s) const {
   return s == Site::kAtt ? config_.heads * config_.head_width : config_.width;
@@ -123,6 +150,7 @@ void Gemma2::forward(Context& ctx, Activations& all, Tensor tokens, std::span<co
          name(compute_));
   const Pass pass(hooks, config_.layers, nll || logits);
   if (pass.stops_before(Site::kPre, 0)) return;
+  const Range range("forward");
   if (!all.rope_is_filled) rope_table(ctx, all.rope, config_.rope_theta);
   all.rope_is_filled = true;
   const Activations a = all.part(tokens.dim[0], tokens.dim[1]);
@@ -139,6 +167,7 @@ void Gemma2::forward(Context& ctx, Activations& all, Tensor tokens, std::span<co
 
 // One layer, from h = norm_in(x) to h = the norm that follows it. Returns whether the pass goes on.
 bool Gemma2::run_layer(Context& ctx, const Activations& a, int64_t layer, const Pass& pass) const {
+  const Range range(fmt::format("layer {}", layer).c_str());
   weights_.require_finite(ctx, layer);
   const GemmaConfig& c = config_;
   const LayerWeights& w = weights_.layers[layer];
@@ -151,7 +180,7 @@ bool Gemma2::run_layer(Context& ctx, const Activations& a, int64_t layer, const 
             {.scale = static_cast<float>(c.query_scale),
              .softcap = static_cast<float>(c.attention_cap),
              .window = c.sliding[layer] ? c.window : 0});
-  if (!pass.visit(ctx, Site::kAtt, layer, a.att, first(a.qkv, {a.att.dim[0], a.att.dim[1]}))) return false;
+  if (!pass.visit(ctx, Site::kAtt, layer, a.att, as_f32(a.qkv, {a.att.dim[0], a.att.dim[1]}))) return false;
 
   // x += norm_post_att(att Wo);  m = norm_pre_ffw(x)
   linear(ctx, a.y, a.att, std::array{w.o});
@@ -201,11 +230,14 @@ void Gemma2::run_head(Context& ctx, const Activations& a, Tensor tokens, Tensor 
   }
   if (nll) {
     next_tokens(ctx, a.targets, tokens);
-    // gate_up is free by now; a tile of logits that stays in the cache is faster than all of it
-    const int64_t n = a.B * a.T, rows = std::min<int64_t>(n, 1024);
-    const int64_t columns = std::min<int64_t>(a.gate_up.size() / rows, 1024);
+    // gate_up is free by now. A tile of logits should stay in the cache between its product and its softmax; cuda keeps
+    // 4 elements of each row for itself (kernels/lm_loss.h).
+    const bool cpu = ctx.device() == Device::kCpu;
+    const int64_t n = a.B * a.T, rows = std::min<int64_t>(n, cpu ? 1024 : 4096);
+    const auto room = static_cast<int64_t>(a.gate_up.bytes() / size_of(DType::kF32));
+    const int64_t columns = std::min<int64_t>(room / rows, cpu ? 1024 : 2048 + 4);
     lm_loss(ctx, nll.reshape({n}), a.h, weights_.embedding, a.targets.reshape({n}), cap,
-            first(a.gate_up, {rows, columns}));
+            as_f32(a.gate_up, {rows, columns}));
   }
 }
 

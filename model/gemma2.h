@@ -25,22 +25,24 @@ struct Hook {
 // Gemma 2's forward pass (arXiv:2408.00118), from mapped weights.
 //
 // The residual stream is f32 in both compute types. compute = kBF16 rounds the operands of the
-// matrix products (norm outputs, attention outputs, GeGLU outputs) to bf16 and accumulates in f32.
+// matrix products (norm outputs, attention outputs, GeGLU outputs) to bf16 and accumulates in f32. What goes from a
+// product to attention or GeGLU is f32 on the CPU, whose caches hold it, and of the compute type on a GPU, where it
+// would be half of the memory traffic.
 class Gemma2 {
  public:
   // What one forward pass over B x T tokens needs, laid out in an arena (or only counted).
   struct Activations {
-    Activations(Arena& arena, const GemmaConfig& c, DType compute, int64_t B, int64_t T);
+    Activations(Arena& arena, const Gemma2& model, int64_t B, int64_t T);
     Activations part(int64_t B, int64_t T) const;  // the same memory, for a smaller batch
 
     int64_t B, T;
     Tensor x;        // (n, d)               f32, the residual stream
     Tensor h;        // (n, d)               compute, what a norm leaves for a product
-    Tensor qkv;      // (n, (Hq + 2 Hkv) dh) f32
-    Tensor q, k, v;  // (B, H, T, dh)        f32
+    Tensor qkv;      // (n, (Hq + 2 Hkv) dh) product
+    Tensor q, k, v;  // (B, H, T, dh)        product
     Tensor att;      // (n, Hq dh)           compute
     Tensor y;        // (n, d)               f32, of o_proj and down_proj
-    Tensor gate_up;  // (n, 2 ffn)           f32
+    Tensor gate_up;  // (n, 2 ffn)           product; elsewhere scratch
     Tensor ffn;      // (n, ffn)             compute
     Tensor rope;     // (T, 2, dh/2)         f32, cosine and sine
     Tensor targets;  // (B, T)               i32, of the LM loss
@@ -50,7 +52,14 @@ class Gemma2 {
   // config.json and weights of a folder
   Gemma2(Context& ctx, const std::string& dir, DType compute);
 
+  // Random weights, for benchmarks.
+  Gemma2(Context& ctx, const GemmaConfig& config, DType compute, uint64_t seed);
+
+  // The shape of that one alone, to plan its memory and that of its activations with: it cannot run.
+  Gemma2(Device device, const GemmaConfig& config, DType compute);
+
   const GemmaConfig& config() const { return config_; }
+  DType compute() const { return compute_; }
   const GemmaWeights& weights() const { return weights_; }
   int64_t site_width(Site s) const;
 
@@ -74,6 +83,7 @@ class Gemma2 {
 
   GemmaConfig config_;
   DType compute_;
+  DType product_;  // of what a product leaves for attention and GeGLU
   GemmaWeights weights_;
 };
 

@@ -3,13 +3,18 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <map>
 
 #include "io/json.h"
 #include "kernels/all_finite.h"
 #include "kernels/checkf.h"
+#include "kernels/convert.h"
+#include "kernels/elementwise.h"
+#include "kernels/random_normal.h"
 
 namespace gsae {
 
@@ -123,57 +128,112 @@ void require_finite_tensor(Context& ctx, const std::string& path, const std::str
 
 }  // namespace
 
-GemmaWeights::GemmaWeights(Context& ctx, const std::string& dir, const GemmaConfig& c) {
-  const Checkpoint checkpoint(dir, files_);
-
-  // The tensor as the device takes it, `shape` being what the config asks for.
-  const auto load = [&](const std::string& name, const std::vector<int64_t>& shape) {
-    const StoredTensor& stored = checkpoint.get(name);
-    if (stored.shape != shape)
-      throw Error(fmt::format("{}: {} has the shape ({}), but config.json asks for ({})", checkpoint.path(), name,
-                              fmt::join(stored.shape, ", "), fmt::join(shape, ", ")));
-    if (stored.dtype != "BF16" && stored.dtype != "F32" && stored.dtype != "F16")
-      throw Error(fmt::format("{}: {} is {}: must be BF16, F32 or F16", checkpoint.path(), name, stored.dtype));
-
-    Tensor host = mapped_view(stored);
-    if (host && ctx.device() == Device::kCpu) {
-      mapped_bytes += host.bytes();
-      return host;
-    }
-    const bool widen = stored.dtype == "F16";
-    Tensor t{.dtype = widen || stored.dtype == "F32" ? DType::kF32 : DType::kBF16, .rank = int(shape.size())};
-    std::copy(shape.begin(), shape.end(), t.dim.begin());
-    Buffer staging;
-    if (!host) {  // F16, or not aligned
-      staging = Buffer(Device::kCpu, t.bytes());
-      host = t;
-      host.ptr = staging.data();
-      host.device = Device::kCpu;
-      if (widen) to_f32(host.data<float>(), stored);
-      else std::memcpy(host.ptr, stored.data, stored.bytes);
-    }
-    owned_bytes += t.bytes();
-    if (ctx.device() == Device::kCpu) {
-      copies_.push_back(std::move(staging));
-      return host;
-    }
-    Buffer& memory = copies_.emplace_back(ctx.device(), t.bytes());
-    t.ptr = memory.data();
-    t.device = ctx.device();
-    copy(ctx, t, host);
-    ctx.synchronize();  // before the staging copy goes
-    return t;
+// Places of all weights in memory of their own, one buffer for each layer.
+void GemmaWeights::lay_out(std::optional<Device> device, const GemmaConfig& c, DType compute) {
+  const int64_t d = c.width, queries = c.heads * c.head_width, keys = c.kv_heads * c.head_width;
+  const auto in_own_buffer = [&](const std::function<void(Arena&)>& take) {
+    Arena plan;
+    take(plan);
+    owned_bytes += plan.used();
+    if (!device) return;
+    Arena arena(copies_.emplace_back(*device, plan.used()));
+    take(arena);
   };
-  refuse_untied(checkpoint);
+  in_own_buffer([&](Arena& arena) {
+    embedding = arena.take("embedding", compute, {c.vocab, d});
+    final_norm = arena.take("final norm", DType::kF32, {d});
+  });
+  layers.resize(c.layers);
+  for (LayerWeights& w : layers)
+    in_own_buffer([&](Arena& arena) {
+      const Tensor qkv = arena.take("q, k, v", compute, {queries + 2 * keys, d});
+      w.q = qkv.rows(0, queries), w.k = qkv.rows(queries, queries + keys), w.v = qkv.rows(queries + keys, qkv.dim[0]);
+      w.o = arena.take("o", compute, {d, queries});
+      const Tensor gate_up = arena.take("gate, up", compute, {2 * c.ffn, d});
+      w.gate = gate_up.rows(0, c.ffn), w.up = gate_up.rows(c.ffn, 2 * c.ffn);
+      w.down = arena.take("down", compute, {d, c.ffn});
+      for (Tensor* norm : {&w.norm_in, &w.norm_post_att, &w.norm_pre_ffw, &w.norm_post_ffw})
+        *norm = arena.take("norm", DType::kF32, {d});
+    });
+}
+
+// A stored tensor as the device takes it: in `place` on a GPU, wherever it can be read on the CPU.
+Tensor GemmaWeights::load(Context& ctx, const std::string& name, const StoredTensor& stored,
+                          const std::vector<int64_t>& shape, Tensor place) {
+  if (stored.shape != shape)
+    throw Error(fmt::format("{}: {} has the shape ({}), but config.json asks for ({})", path_, name,
+                            fmt::join(stored.shape, ", "), fmt::join(shape, ", ")));
+  if (stored.dtype != "BF16" && stored.dtype != "F32" && stored.dtype != "F16")
+    throw Error(fmt::format("{}: {} is {}: must be BF16, F32 or F16", path_, name, stored.dtype));
+  const bool on_cpu = ctx.device() == Device::kCpu;
+  Tensor host = mapped_view(stored);
+  if (host && on_cpu) {
+    mapped_bytes += host.bytes();
+    return host;
+  }
+  Buffer staging;
+  if (!host) {  // F16, or not aligned
+    const bool widen = stored.dtype == "F16";
+    host = Tensor{.dtype = widen || stored.dtype == "F32" ? DType::kF32 : DType::kBF16, .rank = int(shape.size())};
+    std::copy(shape.begin(), shape.end(), host.dim.begin());
+    staging = Buffer(Device::kCpu, host.bytes());
+    host.ptr = staging.data();
+    if (widen) to_f32(host.data<float>(), stored);
+    else std::memcpy(host.ptr, stored.data, stored.bytes);
+  }
+  if (on_cpu) {
+    owned_bytes += host.bytes();
+    copies_.push_back(std::move(staging));
+    return host;
+  }
+  if (host.dtype == place.dtype) {
+    copy(ctx, place, host);
+    ctx.synchronize();  // before the staging memory goes
+    return place;
+  }
+  const Buffer uploaded(ctx.device(), host.bytes());
+  Tensor as_stored = host;
+  as_stored.ptr = uploaded.data();
+  as_stored.device = ctx.device();
+  copy(ctx, as_stored, host);
+  convert(ctx, place, as_stored);
+  ctx.synchronize();
+  return place;
+}
+
+GemmaWeights::GemmaWeights(Context& ctx, const std::string& dir, const GemmaConfig& c, DType compute) {
+  const Checkpoint checkpoint(dir, files_);
   path_ = checkpoint.path();
-  embedding = load("model.embed_tokens.weight", {c.vocab, c.width});
-  final_norm = load("model.norm.weight", {c.width});
+  refuse_untied(checkpoint);
+  if (ctx.device() != Device::kCpu) lay_out(ctx.device(), c, compute);
+  const auto fill = [&](Tensor& tensor, const std::string& name, const std::vector<int64_t>& shape) {
+    tensor = load(ctx, name, checkpoint.get(name), shape, tensor);
+  };
+  fill(embedding, "model.embed_tokens.weight", {c.vocab, c.width});
+  fill(final_norm, "model.norm.weight", {c.width});
   layers.resize(c.layers);
   for (int64_t i = 0; i < c.layers; ++i)
-    for (const Slot& slot : slots(c)) layers[i].*slot.tensor = load(tensor_name(i, slot), slot.shape);
+    for (const Slot& slot : slots(c)) fill(layers[i].*slot.tensor, tensor_name(i, slot), slot.shape);
   finite_.resize(c.layers + 1);
   require_finite_tensor(ctx, path_, "model.norm.weight", final_norm);
 }
+
+GemmaWeights::GemmaWeights(Context& ctx, const GemmaConfig& c, DType compute, uint64_t seed) {
+  lay_out(ctx.device(), c, compute);
+  uint64_t tensors = 0;
+  const auto fill = [&](Tensor t) {
+    if (t.rank == 1) return fill_zero(ctx, t);
+    const float deviation = 1 / std::sqrt(static_cast<float>(t.dim[1]));
+    random_normal(ctx, t, Random(seed, Random::kInitModel, tensors++), deviation);
+  };
+  fill(embedding);
+  fill(final_norm);
+  for (LayerWeights& w : layers)
+    for (const Slot& slot : slots(c)) fill(w.*slot.tensor);
+  finite_.assign(c.layers + 1, true);
+}
+
+GemmaWeights::GemmaWeights(const GemmaConfig& c, DType compute) { lay_out({}, c, compute); }
 
 void GemmaWeights::require_finite(Context& ctx, int64_t layer) const {
   if (finite_[layer]) return;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,12 +30,22 @@ struct LayerWeights {
 //
 // On the CPU, F32 and BF16 tensors are views of the mapped files: nothing is read before it is used,
 // and there is no second copy. F16 tensors (widened to f32) and tensors that a file lays at an
-// address their element cannot have are copied once. On a GPU every tensor is uploaded by itself.
+// address their element cannot have are copied once.
+//
+// On a GPU every tensor is uploaded by itself, the matrices in the type that the model computes in and the norms as
+// f32; q, k, v lie one behind the other, and so do gate and up: kernels/matmul.h makes one product of each.
 //
 // An Error names the file and the tensor that is missing, of another shape than the config asks for
 // or of another dtype.
 struct GemmaWeights {
-  GemmaWeights(Context& ctx, const std::string& dir, const GemmaConfig& c);
+  GemmaWeights(Context& ctx, const std::string& dir, const GemmaConfig& c, DType compute);
+
+  // Random ones, for what does not depend on their values (benchmarks): matrices of `compute`, normal, of a variance
+  // that keeps activations near 1; norms that scale by one.
+  GemmaWeights(Context& ctx, const GemmaConfig& c, DType compute, uint64_t seed);
+
+  // The shapes of those alone, and what they would take (owned_bytes), without memory: for a plan.
+  GemmaWeights(const GemmaConfig& c, DType compute);
 
   Tensor embedding;  // (V, d), of input and output
   std::vector<LayerWeights> layers;
@@ -48,9 +59,13 @@ struct GemmaWeights {
   void require_finite_embedding(Context& ctx) const;
 
   size_t mapped_bytes = 0;  // what the views point at
-  size_t owned_bytes = 0;   // what was copied
+  size_t owned_bytes = 0;   // what was copied or uploaded
 
  private:
+  void lay_out(std::optional<Device> device, const GemmaConfig& c, DType compute);  // none: only counts
+  Tensor load(Context& ctx, const std::string& name, const StoredTensor& stored, const std::vector<int64_t>& shape,
+              Tensor place);
+
   std::string path_;
   std::vector<SafetensorsFile> files_;
   std::vector<Buffer> copies_;

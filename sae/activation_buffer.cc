@@ -22,10 +22,17 @@ ActivationBuffer::ActivationBuffer(Arena& arena, int64_t slots, int64_t width, D
          "a buffer of {} rows is smaller than what arrives ({}) or leaves ({}) at once", slots, chunk, batch);
 }
 
+// Pinned memory needs a device, which the constructor, that is also run to measure, does not know.
+void ActivationBuffer::prepare(Context& ctx) {
+  if (!prepared_) arriving_upload_ = Upload(ctx, arriving_.bytes()), leaving_upload_ = Upload(ctx, leaving_.bytes());
+  prepared_ = true;
+}
+
 void ActivationBuffer::expect(Context& ctx, const std::vector<uint8_t>& keep) {
+  prepare(ctx);
   order_.place(keep, index_);
-  copy(ctx, arriving_.rows(0, static_cast<int64_t>(index_.size())),
-       view(index_.data(), {static_cast<int64_t>(index_.size())}));
+  const auto n = static_cast<int64_t>(index_.size());
+  arriving_upload_.send(ctx, arriving_.rows(0, n), view(index_.data(), {n}));
 }
 
 void ActivationBuffer::write(Context& ctx, Tensor rows, int64_t first_row) {
@@ -43,8 +50,9 @@ void ActivationBuffer::sample(Context& ctx, Tensor x, double C) {
 }
 
 void ActivationBuffer::gather(Context& ctx, Tensor x, double C) {
+  prepare(ctx);
   const Tensor leaving = leaving_.rows(0, x.dim[0]);
-  copy(ctx, leaving, view(index_.data(), {x.dim[0]}));
+  leaving_upload_.send(ctx, leaving, view(index_.data(), {x.dim[0]}));
   gather_rows(ctx, x, table_, leaving, static_cast<float>(1 / C));
 }
 
@@ -61,6 +69,7 @@ double ActivationBuffer::calibrate(Context& ctx, int64_t rows, Tensor x) const {
     copy(ctx, leaving_.rows(0, n), view(index.data(), {n}));
     gather_rows(ctx, x.rows(0, n), table_, leaving_.rows(0, n), 1);
     add_moments(ctx, sum_, square_, x.rows(0, n));
+    ctx.synchronize();  // before the index is written again
   }
   double square = 0;
   Tensor host = view(&square, {1});

@@ -4,6 +4,7 @@
 
 #include "kernels/context.h"
 #include "kernels/memory.h"
+#include "kernels/transfer.h"
 #include "sae/row_order.h"
 
 namespace gsae {
@@ -37,6 +38,7 @@ class ActivationBuffer {
   double calibrate(Context& ctx, int64_t rows, Tensor x) const;
 
  private:
+  void prepare(Context& ctx);
   void gather(Context& ctx, Tensor x, double C);
 
   RowOrder order_;
@@ -45,6 +47,8 @@ class ActivationBuffer {
   Tensor leaving_;       // (batch) i32
   Tensor sum_, square_;  // (width), (1) f64: of the calibration
   std::vector<int32_t> index_;
+  Upload arriving_upload_, leaving_upload_;
+  bool prepared_ = false;  // the two above
 };
 
 }  // namespace gsae

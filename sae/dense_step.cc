@@ -22,11 +22,11 @@ SaeState::SaeState(Arena& arena, int64_t width, int64_t latents, DType precision
   fired = arena.take("fired", DType::kI32, {latents});
   idle = arena.take("idle", DType::kI64, {latents});
   fired_total = arena.take("fired_total", DType::kI64, {latents});
-  sum_error = arena.take("sum_error", DType::kF64, {1});
-  sum_l0 = arena.take("sum_l0", DType::kF64, {1});
-  sum_penalty = arena.take("sum_penalty", DType::kF64, {1});
-  sum_x = arena.take("sum_x", DType::kF64, {width});
-  sum_x2 = arena.take("sum_x2", DType::kF64, {1});
+  log = arena.take("log", DType::kF64, {kLatentStatistics + 4 + width});
+  latents_summary = log.rows(0, kLatentStatistics);
+  sums = log.rows(kLatentStatistics, log.dim[0]);
+  sum_error = sums.rows(0, 1), sum_l0 = sums.rows(1, 2), sum_penalty = sums.rows(2, 3), sum_x2 = sums.rows(3, 4);
+  sum_x = sums.rows(4, 4 + width);
 }
 
 DenseWorkspace::DenseWorkspace(Arena& arena, int64_t batch, int64_t tile, int64_t width, int64_t latents,
@@ -48,7 +48,7 @@ DenseWorkspace::DenseWorkspace(Arena& arena, int64_t batch, int64_t tile, int64_
 
 void dense_gradients(Context& ctx, SaeState& s, DenseWorkspace& w, const Recipe& recipe) {
   const SaeParameters &p = s.p, &g = w.grad;
-  const bool narrow = s.precision() == DType::kBF16;
+  const bool narrow = s.precision() == DType::kBF16, tf32 = recipe.tf32;
   const Tensor W_enc = narrow ? s.W_enc16 : p.W_enc, W_dec = narrow ? s.W_dec16 : p.W_dec;
   const int64_t batch = w.x.dim[0], tile = w.z.dim[0];
   const bool quadratic = recipe.penalty == Recipe::Penalty::kQuadratic;
@@ -64,16 +64,16 @@ void dense_gradients(Context& ctx, SaeState& s, DenseWorkspace& w, const Recipe&
     const bool add = begin > 0;
 
     subtract_bias(ctx, centred, x, p.b_dec);
-    matmul(ctx, z, centred, W_enc);                           // z = (x - b_dec) W_enc + b_enc
-    jump_relu(ctx, f, z, p.b_enc, p.threshold, l0, s.fired);  // f = z where z > theta, else 0
-    matmul(ctx, x_hat, f, W_dec);                             // x_hat = f W_dec + b_dec
+    matmul(ctx, z, centred, W_enc, {.tf32 = tf32, .bias = p.b_enc});  // z = (x - b_dec) W_enc + b_enc
+    jump_relu(ctx, f, z, p.threshold, l0, s.fired);                   // f = z where z > theta, else 0
+    matmul(ctx, x_hat, f, W_dec, {.tf32 = tf32});                     // x_hat = f W_dec + b_dec
     reconstruction_error(ctx, dx, w.error.rows(begin, end), g.b_dec, x_hat, p.b_dec, x, 2.0f / float(batch));
     sparsity_penalty(ctx, dl0, w.penalty.rows(begin, end), l0, s.control, quadratic, batch);
 
-    matmul(ctx, df, dx, W_dec, {.transpose_b = true});
+    matmul(ctx, df, dx, W_dec, {.transpose_b = true, .tf32 = tf32});
     jump_relu_backward(ctx, dz, g.b_enc, g.threshold, df, z, p.threshold, dl0, static_cast<float>(recipe.bandwidth));
-    matmul(ctx, g.W_dec, f, dx, {.transpose_a = true, .accumulate = add});
-    matmul(ctx, g.W_enc, centred, dz, {.transpose_a = true, .accumulate = add});
+    matmul(ctx, g.W_dec, f, dx, {.transpose_a = true, .accumulate = add, .tf32 = tf32});
+    matmul(ctx, g.W_enc, centred, dz, {.transpose_a = true, .accumulate = add, .tf32 = tf32});
   }
   // b_dec's other use, x - b_dec: its gradient is -sum_r W_enc dz[r] = -W_enc (b_enc's gradient)
   matmul(ctx, w.pull_b_dec, p.W_enc, g.b_enc.reshape({p.latents(), 1}));

@@ -17,9 +17,12 @@ struct SaeState {
   Tensor fired;             // (F) i32, of the current step
   Tensor idle;              // (F) i64, rows since the latent last fired
   Tensor fired_total;       // (F) i64
-  // sums since they were last read, f64
+  // What the log wants, f64, one tensor: the rest are its parts.
+  Tensor log;                             // (kLatentStatistics + 4 + d)
+  Tensor latents_summary;                 // (kLatentStatistics): see kernels/statistics.h
+  Tensor sums;                            // (4 + d): sums since they were last read
   Tensor sum_error, sum_l0, sum_penalty;  // (1)
-  Tensor sum_x, sum_x2;                   // (d), (1)
+  Tensor sum_x2, sum_x;                   // (1), (d)
 
   SaeState(Arena& arena, int64_t width, int64_t latents, DType precision);
   DType precision() const { return W_enc16 ? DType::kBF16 : DType::kF32; }

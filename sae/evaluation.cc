@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/checkf.h"
+#include "kernels/elementwise.h"
 #include "kernels/reconstruction_metrics.h"
 #include "kernels/rows.h"
 #include "kernels/statistics.h"
@@ -25,8 +26,6 @@ template <class T> void upload(Context& ctx, Tensor t, const std::vector<T>& hos
   copy(ctx, t, view(const_cast<T*>(host.data()), {t.size()}));
   ctx.synchronize();  // the host's memory may go
 }
-
-template <class T> void clear(Context& ctx, Tensor t) { upload(ctx, t, std::vector<T>(static_cast<size_t>(t.size()))); }
 
 // What the contexts of one batch add to the sums.
 struct ContextSums {
@@ -56,8 +55,8 @@ void SiteMean::add(Context& ctx, Tensor rows, Tensor index, const EvaluationWork
   const int64_t n = index.dim[0], d = rows.dim[1];
   const Tensor x = shaped(workspace.x, n, d), sum = take_prefix(workspace.sum, d);
   gather_rows(ctx, x, rows, index, 1);
-  clear<double>(ctx, sum);
-  clear<double>(ctx, workspace.square);
+  fill_zero(ctx, sum);
+  fill_zero(ctx, workspace.square);
   add_moments(ctx, sum, workspace.square, x);
   const auto host = download<double>(ctx, sum);
   for (size_t i = 0; i < host.size(); ++i) sum_[i] += host[i];
@@ -86,12 +85,12 @@ void SaeEvaluation::add(Context& ctx, Tensor rows, const CountedRows& counted, E
   const Tensor x = shaped(w.x, n, d), x_hat = shaped(w.x_hat, n, d), centre = take_prefix(w.centre, d);
   const Tensor sum = take_prefix(w.sum, d), fired = take_prefix(w.fired, params_.latents());
   gather_rows(ctx, x, rows, counted.index, 1);
-  clear<int32_t>(ctx, fired);
+  fill_zero(ctx, fired);
   reconstruct(ctx, x_hat, x, params_, w.sae, w.l0.rows(0, n), fired);
   upload(ctx, centre, centre_);
   reconstruction_metrics(ctx, shaped(w.metrics, n, kReconstructionMetrics), x_hat, x, centre);
-  clear<double>(ctx, sum);
-  clear<double>(ctx, w.square);
+  fill_zero(ctx, sum);
+  fill_zero(ctx, w.square);
   add_moments(ctx, sum, w.square, x);
   if (splice) scatter_rows(ctx, rows, x_hat, counted.index);
   add_to_host(ctx, counted, w);

@@ -10,8 +10,8 @@
 namespace gsae {
 
 void encode(Context& ctx, Tensor f, Tensor x, const SaeParameters& sae, Tensor l0, Tensor fired) {
-  matmul(ctx, f, x, sae.W_enc);
-  jump_relu(ctx, f, f, sae.b_enc, sae.threshold, l0, fired);
+  matmul(ctx, f, x, sae.W_enc, {.bias = sae.b_enc});
+  jump_relu(ctx, f, f, sae.threshold, l0, fired);
 }
 
 void decode(Context& ctx, Tensor x_hat, Tensor f, const SaeParameters& sae) {

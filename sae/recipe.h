@@ -38,6 +38,7 @@ struct Recipe {
   double start_l0 = 0;       // of a start from data: the L0 that the first threshold leaves
 
   uint64_t seed = 0;
+  bool tf32 = false;  // the operands of f32 products are rounded to tf32, for tensor cores: GPUs only
 
   double lr_at(int64_t step) const;
   double lambda_scale_at(int64_t step) const;  // min(step / lambda_warmup, 1)

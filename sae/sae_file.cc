@@ -223,15 +223,10 @@ std::vector<LoadedSae> load_saes(const std::string& path) {
 }
 
 void move_to_device(Context& ctx, LoadedSae& sae) {
-  if (sae.memory.device() == ctx.device()) return;
-  Buffer memory(ctx.device(), sae.memory.size());
-  Arena arena(memory);
-  SaeParameters params(arena, sae.params.width(), sae.params.latents());
-  const auto from = members(sae.params), to = members(params);
-  for (size_t i = 0; i < from.size(); ++i) copy(ctx, to[i].tensor, from[i].tensor);
-  ctx.synchronize();
+  Buffer memory;
+  const SaeParameters params = on_device(ctx, sae.params, memory);
+  if (memory.size() > 0) sae.memory = std::move(memory);
   sae.params = params;
-  sae.memory = std::move(memory);
 }
 
 void write_sae_folder(const std::string& dir, const SaeParameters& params, const SaeDescription& description) {

@@ -26,4 +26,7 @@ struct SaeParameters {
   int64_t latents() const { return W_enc.dim[1]; }  // F
 };
 
+// The same parameters on the context's device: themselves if they are there, else a copy in `memory`.
+SaeParameters on_device(Context& ctx, const SaeParameters& params, Buffer& memory);
+
 }  // namespace gsae

@@ -1,12 +1,16 @@
 #include "sae/sae_trainer.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "kernels/adam.h"
 #include "kernels/elementwise.h"
+#include "kernels/range.h"
 #include "kernels/sparsity.h"
+#include "kernels/statistics.h"
 #include "sae/start.h"
 
 namespace gsae {
@@ -21,6 +25,7 @@ namespace {
 
 void write_scalars(Context& ctx, Tensor t, std::vector<float> values) {
   copy(ctx, t, view(values.data(), {static_cast<int64_t>(values.size())}));
+  ctx.synchronize();  // before the values go
 }
 
 template <class T> std::vector<T> read(Context& ctx, Tensor t) {
@@ -45,6 +50,13 @@ void SaeTrainer::start(Context& ctx, const SaeParameters& given) {
 
 void SaeTrainer::start_control(Context& ctx) {
   rows_since_read_ = last_step_ = 0;
+  if (!prepared_) {
+    rates_ = Upload(ctx, state_.rates.bytes());
+    scale_ = Upload(ctx, sizeof(float));
+    log_ = Readback(ctx, state_.log.bytes());
+    control_ = Readback(ctx, state_.control.bytes());
+  }
+  prepared_ = true;
   double lambda = recipe_.lambda;
   if (recipe_.controller && lambda <= 0) {
     // A latent at its threshold lowers the squared error by about theta^2, which is what lambda must outweigh. Not
@@ -57,12 +69,13 @@ void SaeTrainer::start_control(Context& ctx) {
 }
 
 void SaeTrainer::step(Context& ctx, int64_t step) {
+  const Range range("SAE step");
   const double unbias = 1 / (1 - std::pow(recipe_.beta2, double(step + 1)));
-  write_scalars(
-      ctx, state_.rates,
-      {static_cast<float>(recipe_.lr_at(step)), static_cast<float>(recipe_.beta2), static_cast<float>(unbias), 1.0f});
-  const float scale = static_cast<float>(recipe_.lambda_scale_at(step));
-  write_scalars(ctx, state_.control.rows(kLambdaScale, kLambdaScale + 1), {scale});
+  std::array rates{static_cast<float>(recipe_.lr_at(step)), static_cast<float>(recipe_.beta2),
+                   static_cast<float>(unbias), 1.0f};
+  auto scale = static_cast<float>(recipe_.lambda_scale_at(step));
+  rates_.send(ctx, state_.rates, view(rates.data(), {kRates}));
+  scale_.send(ctx, state_.control.rows(kLambdaScale, kLambdaScale + 1), view(&scale, {1}));
 
   graph_.run(ctx, [&] {
     // The plain recipe's lambda is this step's; the controller's follows from the L0 of the step before.
@@ -77,28 +90,35 @@ void SaeTrainer::step(Context& ctx, int64_t step) {
   last_step_ = step;
 }
 
-StepMetrics SaeTrainer::read_metrics(Context& ctx, int64_t dead_window) {
-  StepMetrics m;
-  m.rows = rows_since_read_;
-  const double n = static_cast<double>(std::max<int64_t>(m.rows, 1));
-  m.mse = read<double>(ctx, state_.sum_error)[0] / n;
-  m.penalty = read<double>(ctx, state_.sum_penalty)[0] / n;
-  m.loss = m.mse + m.penalty;
-  m.l0 = read<double>(ctx, state_.sum_l0)[0] / n;
-  double mean_square = 0;
-  for (const double s : read<double>(ctx, state_.sum_x)) mean_square += (s / n) * (s / n);
-  m.fvu = m.mse / (read<double>(ctx, state_.sum_x2)[0] / n - mean_square);
-  for (const int64_t idle : read<int64_t>(ctx, state_.idle)) m.dead += idle >= dead_window;
-  const std::vector<float> theta = read<float>(ctx, state_.p.threshold);
-  for (const float t : theta) m.threshold_mean += t / static_cast<double>(theta.size());
-  const auto [low, high] = std::minmax_element(theta.begin(), theta.end());
-  m.threshold_min = *low;
-  m.threshold_max = *high;
-  m.lr = recipe_.lr_at(last_step_);
-  m.lambda = read<float>(ctx, state_.control)[kLambda];
-  for (const Tensor t : {state_.sum_error, state_.sum_penalty, state_.sum_l0, state_.sum_x, state_.sum_x2})
-    fill_zero(ctx, t);
+bool SaeTrainer::request_metrics(Context& ctx, int64_t dead_window) {
+  if (rows_since_read_ == 0) return false;
+  summarise_latents(ctx, state_.latents_summary, state_.idle, state_.p.threshold, dead_window);
+  log_.request(ctx, state_.log);
+  control_.request(ctx, state_.control);
+  fill_zero(ctx, state_.sums);
+  requested_ = {.rows = rows_since_read_, .lr = recipe_.lr_at(last_step_)};
   rows_since_read_ = 0;
+  return true;
+}
+
+StepMetrics SaeTrainer::take_metrics() {
+  CHECK(requested_.rows > 0, "take_metrics: none were asked for");
+  const std::vector<double> log = log_.wait<double>();
+  const double *latents = log.data(), *sums = log.data() + kLatentStatistics;
+  StepMetrics m = std::exchange(requested_, {});
+  const double n = static_cast<double>(m.rows);
+  m.mse = sums[0] / n;
+  m.l0 = sums[1] / n;
+  m.penalty = sums[2] / n;
+  m.loss = m.mse + m.penalty;
+  double mean_square = 0;
+  for (int64_t c = 0; c < state_.p.width(); ++c) mean_square += (sums[4 + c] / n) * (sums[4 + c] / n);
+  m.fvu = m.mse / (sums[3] / n - mean_square);
+  m.dead = static_cast<int64_t>(latents[kDeadLatents]);
+  m.threshold_mean = latents[kMeanThreshold];
+  m.threshold_min = latents[kLowestThreshold];
+  m.threshold_max = latents[kHighestThreshold];
+  m.lambda = control_.wait<float>()[kLambda];
   return m;
 }
 

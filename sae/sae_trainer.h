@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/graph.h"
+#include "kernels/transfer.h"
 #include "sae/dense_step.h"
 #include "sae/recipe.h"
 
@@ -37,8 +38,16 @@ class SaeTrainer {
   // One step on the rows that workspace().x holds.
   void step(Context& ctx, int64_t step);
 
-  // Reads and resets the sums: the only place where the host waits for the device.
-  StepMetrics read_metrics(Context& ctx, int64_t dead_window);
+  // The metrics of the steps since they were last asked for: asked for, and, when they have come (on a GPU a little
+  // later: training goes on meanwhile), taken. One at a time.
+  bool request_metrics(Context& ctx, int64_t dead_window);  // false: there was no step since
+  bool metrics_ready() const { return requested_.rows > 0 && log_.ready() && control_.ready(); }
+  StepMetrics take_metrics();  // waits for them
+
+  StepMetrics read_metrics(Context& ctx, int64_t dead_window) {
+    request_metrics(ctx, dead_window);
+    return take_metrics();
+  }
 
  private:
   void start_control(Context& ctx);
@@ -47,6 +56,10 @@ class SaeTrainer {
   SaeState state_;
   DenseWorkspace workspace_;
   Graph graph_;
+  Upload rates_, scale_;
+  Readback log_, control_;
+  bool prepared_ = false;  // the four above
+  StepMetrics requested_;  // what the host knew when it asked; rows 0: nothing was asked for
   int64_t rows_since_read_ = 0;
   int64_t last_step_ = 0;
 };

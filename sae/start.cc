@@ -29,9 +29,9 @@ struct HostTensor {
 };
 
 void zero_everything(Context& ctx, SaeState& s) {
-  for (const Tensor t : {s.p.b_enc, s.p.b_dec, s.second_moment.W_enc, s.second_moment.W_dec, s.second_moment.b_enc,
-                         s.second_moment.b_dec, s.second_moment.threshold, s.rates, s.control, s.fired, s.idle,
-                         s.fired_total, s.sum_error, s.sum_l0, s.sum_penalty, s.sum_x, s.sum_x2})
+  for (const Tensor t :
+       {s.p.b_enc, s.p.b_dec, s.second_moment.W_enc, s.second_moment.W_dec, s.second_moment.b_enc,
+        s.second_moment.b_dec, s.second_moment.threshold, s.rates, s.control, s.fired, s.idle, s.fired_total, s.log})
     fill_zero(ctx, t);
 }
 
@@ -87,6 +87,7 @@ void start_from(Context& ctx, SaeState& s, const SaeParameters& given) {
   copy(ctx, s.p.b_dec, given.b_dec);
   copy(ctx, s.p.threshold, given.threshold);
   refresh_copies(ctx, s);
+  ctx.synchronize();  // the host's memory may go
 }
 
 void start_training(Context& ctx, SaeState& s, DenseWorkspace& w, const Recipe& recipe) {
@@ -124,7 +125,7 @@ void start_training(Context& ctx, SaeState& s, DenseWorkspace& w, const Recipe& 
     std::fill(thetas.values.begin(), thetas.values.end(), theta);
     copy(ctx, s.p.threshold, thetas.tensor);
     const Tensor f = w.df.rows(0, n);
-    jump_relu(ctx, f, zn, s.p.b_enc, s.p.threshold, {}, {});
+    jump_relu(ctx, f, zn, s.p.threshold, {}, {});  // b_enc is zero
     matmul(ctx, rows, f, s.p.W_dec);
     copy(ctx, x_hat.tensor, rows);
     ctx.synchronize();

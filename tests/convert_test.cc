@@ -1,18 +1,25 @@
 #include "kernels/convert.h"
 
-#include "tests/harness.h"
+#include "tests/values_on_device.h"
 
 namespace gsae::test {
 namespace {
 
+struct Convert : OnDevice {
+  template <class Out, class In> std::vector<Out> converted(const std::vector<In>& in) {
+    const auto x = on_device(ctx, in), out = on_device(ctx, std::vector<Out>(in.size()));
+    convert(ctx, out, x);
+    return download<Out>(ctx, out);
+  }
+};
+ON_DEVICES(Convert);
+
 // All 65536 of them: every finite bf16 and both infinities come back as they were, NaN as NaN.
-TEST(ConvertCpu, EveryBf16ToF32AndBack) {
-  Context ctx(Device::kCpu);
-  std::vector<BF16> in(65536), out(65536);
-  std::vector<float> wide(65536);
+TEST_P(Convert, EveryBf16ToF32AndBack) {
+  std::vector<BF16> in(65536);
   for (uint32_t i = 0; i < 65536; ++i) in[i].bits = static_cast<uint16_t>(i);
-  convert(ctx, view(wide.data(), {65536}), view(in.data(), {65536}));
-  convert(ctx, view(out.data(), {65536}), view(wide.data(), {65536}));
+  const std::vector<float> wide = converted<float>(in);
+  const std::vector<BF16> out = converted<BF16>(wide);
   for (uint32_t i = 0; i < 65536; ++i) {
     const int exponent = i >> 7 & 0xff, mantissa = i & 0x7f;
     const double sign = i >> 15 ? -1 : 1;
@@ -33,8 +40,7 @@ TEST(ConvertCpu, EveryBf16ToF32AndBack) {
 }
 
 // Between two neighbours: the nearer one, and the even one from the middle.
-TEST(ConvertCpu, RoundsToNearestEven) {
-  Context ctx(Device::kCpu);
+TEST_P(Convert, RoundsToNearestEven) {
   std::vector<float> in;
   std::vector<uint16_t> want;
   for (uint32_t i = 0; i < 0x7f7f; i += 13)
@@ -46,14 +52,11 @@ TEST(ConvertCpu, RoundsToNearestEven) {
       }
   in.push_back(std::numeric_limits<float>::max());  // beyond the largest bf16's half step
   want.push_back(0x7f80);
-  const int64_t n = static_cast<int64_t>(in.size());
-  std::vector<BF16> out(n);
-  convert(ctx, view(out.data(), {n}), view(in.data(), {n}));
-  for (int64_t i = 0; i < n; ++i) ASSERT_EQ(out[i].bits, want[i]) << in[i];
+  const std::vector<BF16> out = converted<BF16>(in);
+  for (size_t i = 0; i < in.size(); ++i) ASSERT_EQ(out[i].bits, want[i]) << in[i];
 }
 
-TEST(ConvertCpu, SameDtypeCopiesEachElement) {
-  Context ctx(Device::kCpu);
+TEST_P(Convert, SameDtypeCopiesEachElement) {
   for (const DType t : {DType::kF32, DType::kBF16}) {
     const auto v = uniform(70001, 1, t, -9, 9);  // several ranges
     Guarded x(ctx, t, {70001}, v), out(ctx, t, {70001});
@@ -64,13 +67,27 @@ TEST(ConvertCpu, SameDtypeCopiesEachElement) {
   }
 }
 
-TEST(ConvertCpu, RefusesWrongOperands) {
-  Context ctx(Device::kCpu);
+// One element, an access and a bit, one more than a block; views that start between two accesses.
+TEST_P(Convert, AnySizeAndAlignment) {
+  for (const int64_t n : {1, 9, 1025, 2049})
+    for (const bool narrow : {false, true}) {
+      const DType from = narrow ? DType::kF32 : DType::kBF16, to = narrow ? DType::kBF16 : DType::kF32;
+      const auto v = uniform(n, 1, DType::kBF16, -9, 9);
+      Guarded x(ctx, from, {n}, v), out(ctx, to, {n}), shifted(ctx, to, {n + 3});
+      convert(ctx, out, x);
+      convert(ctx, Tensor(shifted).rows(3, n + 3), x);
+      const auto tail = shifted.read();
+      EXPECT_EQ(out.read(), v);
+      EXPECT_EQ(std::vector<float>(tail.begin() + 3, tail.end()), v);
+    }
+}
+
+TEST_P(Convert, RefusesWrongOperands) {
   Guarded x(ctx, DType::kF32, {4}), longer(ctx, DType::kBF16, {5});
-  std::vector<int32_t> ints(4);
+  const auto ints = on_device(ctx, std::vector<int32_t>(4));
   EXPECT_THROW(convert(ctx, longer, x), Error);
-  EXPECT_THROW(convert(ctx, x, view(ints.data(), {4})), Error);
-  EXPECT_THROW(convert(ctx, view(ints.data(), {4}), x), Error);
+  EXPECT_THROW(convert(ctx, x, ints), Error);
+  EXPECT_THROW(convert(ctx, ints, x), Error);
 }
 
 }  // namespace

@@ -129,12 +129,13 @@ void expect_close(const std::vector<float>& got, const std::vector<Want>& want, 
 //
 // Where the build has a CUDA backend and the machine no GPU, it is skipped for all to see; with GSAE_REQUIRE_CUDA set
 // that is a failure.
+inline void require(Device d) {  // for SetUp()
+  if (available(d)) return;
+  if (std::getenv("GSAE_REQUIRE_CUDA")) FAIL() << "GSAE_REQUIRE_CUDA is set: " << why_unavailable(d);
+  GTEST_SKIP() << why_unavailable(d);
+}
 struct OnDevice : testing::TestWithParam<Device> {
-  void SetUp() override {
-    if (available(GetParam())) return;
-    if (std::getenv("GSAE_REQUIRE_CUDA")) FAIL() << "GSAE_REQUIRE_CUDA is set: " << why_unavailable(GetParam());
-    GTEST_SKIP() << why_unavailable(GetParam());
-  }
+  void SetUp() override { require(GetParam()); }
   bool on_cuda() const { return GetParam() == Device::kCuda; }
 
   Context ctx{available(GetParam()) ? GetParam() : Device::kCpu};

@@ -38,7 +38,8 @@ TEST_P(RmsNorm, MatchesDoubles) {
   struct Shape {
     int64_t n, d;
   };
-  for (const auto [n, d] : {Shape{1, 1}, Shape{3, 7}, Shape{40, 192}, Shape{2, 2304}, Shape{17, 515}})
+  for (const auto [n, d] : {Shape{1, 1}, Shape{3, 7}, Shape{40, 192}, Shape{2, 2304}, Shape{17, 515}, Shape{2, 768},
+                            Shape{2, 772}, Shape{3, 6}, Shape{2, 4100}})
     for (const DType out_type : {DType::kF32, DType::kBF16})
       for (const DType weight_type : {DType::kF32, DType::kBF16}) {
         auto x = uniform(n * d, 1, DType::kF32, -4, 4);
@@ -60,6 +61,18 @@ TEST_P(RmsNorm, InPlaceGivesTheSameBits) {
   rms_norm(ctx, once, in, w, kEps);
   rms_norm(ctx, inout, inout, w, kEps);
   EXPECT_EQ(once.read(), inout.read());
+}
+
+TEST_P(RmsNorm, NanTakesItsRow) {
+  for (const int64_t d : {64, 67}) {
+    auto v = uniform(3 * d, 1, DType::kF32, -4, 4);
+    v[d + d / 2] = std::nanf("");
+    Guarded out(ctx, DType::kF32, {3, d});
+    rms_norm(ctx, out, Guarded(ctx, DType::kF32, {3, d}, v), Guarded(ctx, DType::kF32, {d}, std::vector<float>(d)),
+             kEps);
+    const auto got = out.read();
+    for (int64_t i = 0; i < 3 * d; ++i) ASSERT_EQ(std::isnan(got[i]), i / d == 1) << i;
+  }
 }
 
 TEST_P(RmsNorm, RefusesWrongShapes) {

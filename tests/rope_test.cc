@@ -5,10 +5,12 @@
 namespace gsae::test {
 namespace {
 
+struct Rope : OnDevice {};
+ON_DEVICES(Rope);
+
 // Angles are defined by their f32 roundings, so that a test against cos(t * theta^(-2i/dh)) in
 // doubles would have to forgive t * 2^-24: it is made from the same two roundings instead.
-TEST(RopeTableCpu, CosineAndSineOfRoundedAngles) {
-  Context ctx(Device::kCpu);
+TEST_P(Rope, TableHoldsCosineAndSineOfRoundedAngles) {
   const int64_t T = 1030, half = 128;
   Guarded table(ctx, DType::kF32, {T, 2, half});
   rope_table(ctx, table, 10000);
@@ -24,8 +26,7 @@ TEST(RopeTableCpu, CosineAndSineOfRoundedAngles) {
 }
 
 // Printed by transformers 5.23.0 (Gemma2RotaryEmbedding, head_dim 16, theta 10000): position 3 and 1000.
-TEST(RopeTableCpu, MatchesTransformers) {
-  Context ctx(Device::kCpu);
+TEST_P(Rope, TableMatchesTransformers) {
   Guarded table(ctx, DType::kF32, {1001, 2, 8});
   rope_table(ctx, table, 10000);
   const auto got = table.read();
@@ -51,52 +52,57 @@ TEST(RopeTableCpu, MatchesTransformers) {
                0, 1000 * 0x1p-23);
 }
 
-TEST(RopeSplitCpu, MatchesDoubles) {
-  Context ctx(Device::kCpu);
+TEST_P(Rope, SplitMatchesDoubles) {
   struct Shape {
     int64_t B, T, heads, kv_heads, dh;
   };
+  // half a head of one access, less, several; a row of one block's accesses, of more and of fewer
   for (const auto [B, T, heads, kv_heads, dh] :
-       {Shape{1, 1, 1, 1, 2}, Shape{2, 21, 6, 3, 16}, Shape{3, 5, 4, 1, 64}, Shape{1, 40, 3, 3, 6}}) {
-    const int64_t width = (heads + 2 * kv_heads) * dh, half = dh / 2, n = B * T;
-    const auto qkv = uniform(n * width, 1, DType::kF32, -2, 2);
-    const auto angles = uniform((T + 3) * dh, 2, DType::kF32, -1, 1);  // not angles: any numbers rotate
-    std::vector<double> q(n * heads * dh), k(n * kv_heads * dh), v(k.size()), qt(q.size()), kt(k.size());
-    for (int64_t b = 0; b < B; ++b)
-      for (int64_t t = 0; t < T; ++t)
-        for (int64_t h = 0; h < heads + 2 * kv_heads; ++h)
-          for (int64_t i = 0; i < dh; ++i) {
-            const float* from = qkv.data() + (b * T + t) * width + h * dh;
-            const float *c = angles.data() + 2 * t * half, *s = c + half;
-            const double first = from[i % half], second = from[i % half + half];
-            const double one = i < half ? first * c[i] : second * c[i - half];
-            const double two = i < half ? -second * s[i] : first * s[i - half];
-            const bool query = h < heads, key = !query && h < heads + kv_heads;
-            const int64_t head = query ? h : key ? h - heads : h - heads - kv_heads;
-            const size_t at = ((b * (query ? heads : kv_heads) + head) * T + t) * dh + i;
-            if (query) q[at] = one + two, qt[at] = std::fabs(one) + std::fabs(two);
-            else if (key) k[at] = one + two, kt[at] = std::fabs(one) + std::fabs(two);
-            else v[at] = from[i];
-          }
-    Guarded gq(ctx, DType::kF32, {B, heads, T, dh}), gk(ctx, DType::kF32, {B, kv_heads, T, dh});
-    Guarded gv(ctx, DType::kF32, {B, kv_heads, T, dh});
-    rope_split(ctx, gq, gk, gv, Guarded(ctx, DType::kF32, {n, width}, qkv),
-               Guarded(ctx, DType::kF32, {T + 3, 2, half}, angles));
-    // two products and a sum, which may cancel: 2^-24 of the terms for each product and of the result
-    expect_close(gq.read(), q, 0x1p-24, 0x1p-24, qt);
-    expect_close(gk.read(), k, 0x1p-24, 0x1p-24, kt);
-    expect_close(gv.read(), v, 0);
-  }
+       {Shape{1, 1, 1, 1, 2}, Shape{2, 21, 6, 3, 16}, Shape{3, 5, 4, 1, 64}, Shape{1, 40, 3, 3, 6},
+        Shape{2, 3, 2, 1, 8}, Shape{1, 2, 8, 4, 256}, Shape{2, 2, 9, 4, 256}})
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const int64_t width = (heads + 2 * kv_heads) * dh, half = dh / 2, n = B * T;
+      const auto qkv = uniform(n * width, 1, dtype, -2, 2);
+      const auto angles = uniform((T + 3) * dh, 2, DType::kF32, -1, 1);  // not angles: any numbers rotate
+      std::vector<double> q(n * heads * dh), k(n * kv_heads * dh), v(k.size()), qt(q.size()), kt(k.size());
+      for (int64_t b = 0; b < B; ++b)
+        for (int64_t t = 0; t < T; ++t)
+          for (int64_t h = 0; h < heads + 2 * kv_heads; ++h)
+            for (int64_t i = 0; i < dh; ++i) {
+              const float* from = qkv.data() + (b * T + t) * width + h * dh;
+              const float *c = angles.data() + 2 * t * half, *s = c + half;
+              const double first = from[i % half], second = from[i % half + half];
+              const double one = i < half ? first * c[i] : second * c[i - half];
+              const double two = i < half ? -second * s[i] : first * s[i - half];
+              const bool query = h < heads, key = !query && h < heads + kv_heads;
+              const int64_t head = query ? h : key ? h - heads : h - heads - kv_heads;
+              const size_t at = ((b * (query ? heads : kv_heads) + head) * T + t) * dh + i;
+              if (query) q[at] = one + two, qt[at] = std::fabs(one) + std::fabs(two);
+              else if (key) k[at] = one + two, kt[at] = std::fabs(one) + std::fabs(two);
+              else v[at] = from[i];
+            }
+      Guarded gq(ctx, dtype, {B, heads, T, dh}), gk(ctx, dtype, {B, kv_heads, T, dh});
+      Guarded gv(ctx, dtype, {B, kv_heads, T, dh});
+      rope_split(ctx, gq, gk, gv, Guarded(ctx, dtype, {n, width}, qkv),
+                 Guarded(ctx, DType::kF32, {T + 3, 2, half}, angles));
+      // two products and a sum, which may cancel: 2^-24 of the terms for each product and of the result
+      const double rounding = dtype == DType::kF32 ? 0x1p-24 : 0x1p-24 + 0x1p-8;
+      expect_close(gq.read(), q, rounding, 0x1p-24, qt);
+      expect_close(gk.read(), k, rounding, 0x1p-24, kt);
+      expect_close(gv.read(), v, 0);
+    }
 }
 
-TEST(RopeSplitCpu, RefusesWrongShapes) {
-  Context ctx(Device::kCpu);
+TEST_P(Rope, SplitRefusesWrongShapes) {
   Guarded q(ctx, DType::kF32, {1, 2, 4, 6}), k(ctx, DType::kF32, {1, 1, 4, 6}), qkv(ctx, DType::kF32, {4, 24});
   Guarded table(ctx, DType::kF32, {4, 2, 3}), short_table(ctx, DType::kF32, {3, 2, 3});
   Guarded odd(ctx, DType::kF32, {1, 2, 4, 5}), wide(ctx, DType::kF32, {4, 25});
   EXPECT_THROW(rope_split(ctx, q, k, k, qkv, short_table), Error);
   EXPECT_THROW(rope_split(ctx, q, k, k, wide, table), Error);
   EXPECT_THROW(rope_split(ctx, odd, k, k, qkv, table), Error);
+  Guarded narrow(ctx, DType::kBF16, {4, 24}), narrow_table(ctx, DType::kBF16, {4, 2, 3});
+  EXPECT_THROW(rope_split(ctx, q, k, k, narrow, table), Error);
+  EXPECT_THROW(rope_split(ctx, q, k, k, qkv, narrow_table), Error);
 }
 
 }  // namespace

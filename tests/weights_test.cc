@@ -8,12 +8,13 @@
 #include "model/gemma2.h"
 #include "tests/files.h"
 #include "tests/harness.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
 
-const std::string kF32 = std::string(GSAE_TEST_DATA) + "/forward/gqa2_window8";
-const std::string kBF16 = std::string(GSAE_TEST_DATA) + "/forward/like_2b_bf16";
+const std::string kF32 = test_data("forward/gqa2_window8");
+const std::string kBF16 = test_data("forward/like_2b_bf16");
 
 // A checkpoint's folder that a test changes before it is written.
 class WeightsTest : public testing::Test {
@@ -63,16 +64,16 @@ class WeightsTest : public testing::Test {
     write_bytes(folder_ / "model.safetensors.index.json", R"({"metadata": {}, "weight_map": )" + map + "}");
   }
 
-  void load() { GemmaWeights(ctx_, folder_.path(), config_); }
+  void load() { GemmaWeights(ctx_, folder_.path(), config_, DType::kF32); }
 
   // Logits of a few tokens: what any difference in the weights shows up in.
   std::vector<float> logits(const std::string& dir, DType compute) {
     const Gemma2 gemma(ctx_, dir, compute);
     Arena plan;
-    Gemma2::Activations(plan, gemma.config(), compute, 1, 5);
+    Gemma2::Activations(plan, gemma, 1, 5);
     const Buffer memory(Device::kCpu, plan.used());
     Arena arena(memory);
-    Gemma2::Activations acts(arena, gemma.config(), compute, 1, 5);
+    Gemma2::Activations acts(arena, gemma, 1, 5);
     std::vector<int32_t> tokens{2, 17, 99, 5, 33};
     std::vector<float> out(5 * gemma.config().vocab);
     gemma.forward(ctx_, acts, view(tokens.data(), {1, 5}), {}, {}, view(out.data(), {5, gemma.config().vocab}));
@@ -87,7 +88,7 @@ class WeightsTest : public testing::Test {
 
 TEST_F(WeightsTest, AreUsedWhereTheyLie) {
   for (const std::string& dir : {kF32, kBF16}) {
-    const GemmaWeights w(ctx_, dir, read_config(dir));
+    const GemmaWeights w(ctx_, dir, read_config(dir), DType::kF32);
     EXPECT_EQ(w.owned_bytes, 0u);
     size_t total = 0;
     const SafetensorsFile file(dir + "/model.safetensors");
@@ -121,7 +122,7 @@ TEST_F(WeightsTest, UnalignedTensorsAreCopied) {
     ++header;
     std::memcpy(bytes.data(), &header, 8);
     write_bytes(folder_ / "model.safetensors", bytes);
-    const GemmaWeights w(ctx_, folder_.path(), config_);
+    const GemmaWeights w(ctx_, folder_.path(), config_, DType::kF32);
     EXPECT_EQ(w.mapped_bytes, 0u);
     EXPECT_GT(w.owned_bytes, 100000u);
     EXPECT_EQ(logits(folder_.path(), DType::kF32), logits(dir, DType::kF32));
@@ -135,7 +136,7 @@ TEST_F(WeightsTest, F16IsWidened) {
   norm.bytes.assign(norm.bytes.size() / 2, '\0');
   for (size_t i = 0; i < norm.bytes.size(); i += 2) norm.bytes[i + 1] = '\x38';  // 0.5
   write_single();
-  const GemmaWeights w(ctx_, folder_.path(), config_);
+  const GemmaWeights w(ctx_, folder_.path(), config_, DType::kF32);
   ASSERT_EQ(w.final_norm.dtype, DType::kF32);
   for (int64_t i = 0; i < config_.width; ++i) EXPECT_EQ(w.final_norm.data<float>()[i], 0.5f);
   EXPECT_EQ(w.owned_bytes, size_t(4 * config_.width));

@@ -99,13 +99,13 @@ int64_t batch_size(int64_t context, int64_t vocab, bool logits) {
 // One batch at a time through the model, its kept rows into the file.
 class Extraction {
  public:
-  Extraction(Context& ctx, const Gemma2& model, const Wanted& wanted, DType compute, int64_t batch, int64_t context)
+  Extraction(Context& ctx, const Gemma2& model, const Wanted& wanted, int64_t batch, int64_t context)
       : ctx_(ctx), model_(model), wanted_(wanted) {
     int64_t width = 1;
     for (const Wanted::Tap& t : wanted.taps) width = std::max(width, model.site_width(t.site));
     if (wanted.logits) width = std::max(width, model.config().vocab);
     const auto lay_out = [&](Arena& arena) {
-      activations_ = std::make_unique<Gemma2::Activations>(arena, model.config(), compute, batch, context);
+      activations_ = std::make_unique<Gemma2::Activations>(arena, model, batch, context);
       const int64_t n = batch * context;
       tokens_ = arena.take("tokens", DType::kI32, {n});
       index_ = arena.take("kept rows", DType::kI32, {n});
@@ -195,7 +195,7 @@ void run_activations(const ActivationsOptions& o) {
   for (const auto& t : tensors) bytes += rows.count * (t.shape.size() == 2 ? t.shape[1] : 1) * 4;
   progress.note(fmt::format("{}: {} rows, {:.1f} MiB", o.out, rows.count, double(bytes) / (1 << 20)));
   SafetensorsWriter out(o.out, tensors, {{"model", o.data.model}, {"dtype", o.data.dtype}, {"version", GSAE_VERSION}});
-  Extraction extraction(ctx, model, wanted, o.data.compute(), batch, s.context);
+  Extraction extraction(ctx, model, wanted, batch, s.context);
   int64_t sequence = 0, written = 0;
   for (size_t i = 0; i < rows.batches.size(); ++i) {
     extraction.run(rows.batches[i], rows.kept[i], sequence, out);

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "io/hub.h"
+#include "kernels/device_info.h"
 #include "tools/machine.h"
 #include "tools/options.h"
 
@@ -33,8 +34,8 @@ struct Diagnosis {
   Machine machine;
   int threads = 1;
   Peaks peaks;
-  bool cuda = false;
-  std::string cuda_why;
+  std::vector<DeviceInfo> gpus;
+  std::string cuda_versions, cuda_why;
   Finding model, demo;
   std::string folder;       // the current one
   uintmax_t disk_free = 0;  // bytes there, for this user
@@ -44,10 +45,9 @@ Diagnosis diagnose() {
   Diagnosis d;
   d.machine = describe_machine();
   d.threads = omp_get_max_threads();
-  d.cuda = available(Device::kCuda);
-  if (!d.cuda)
-    d.cuda_why = GSAE_CUDA ? "this build has the CUDA backend, but no GPU that it can use was found"
-                           : "this build has no CUDA backend (GSAE_CUDA=OFF); everything runs on the CPU";
+  d.gpus = cuda_devices();
+  d.cuda_versions = cuda_versions();
+  if (d.gpus.empty()) d.cuda_why = why_unavailable(Device::kCuda) + "; everything runs on the CPU";
   d.model = look_for([] { return find_model(kModel); });
   d.demo = look_for([] {
     const std::string folder = demo_folder();
@@ -82,14 +82,21 @@ nlohmann::json to_json(const Diagnosis& d) {
       {"peak_f32_flops", d.peaks.f32},
       {"peak_bf16_flops", d.peaks.bf16},
       {"peak_bandwidth_bytes_per_second", d.peaks.bandwidth},
-      {"cuda", {{"available", d.cuda}}},
+      {"cuda", {{"available", !d.gpus.empty()}, {"versions", d.cuda_versions}}},
       {"model", finding(d.model)},
       {"demo", finding(d.demo)},
       {"folder", d.folder},
       {"disk_free_bytes", d.disk_free},
   };
   j["model"]["id"] = kModel;
-  if (!d.cuda) j["cuda"]["why"] = d.cuda_why;
+  if (d.gpus.empty()) j["cuda"]["why"] = d.cuda_why;
+  for (const DeviceInfo& gpu : d.gpus)
+    j["cuda"]["devices"].push_back({{"name", gpu.name},
+                                    {"compute_capability", fmt::format("{}.{}", gpu.major, gpu.minor)},
+                                    {"multiprocessors", gpu.multiprocessors},
+                                    {"memory_bytes", gpu.memory_total},
+                                    {"memory_available_bytes", gpu.memory_free},
+                                    {"cache_bytes", gpu.cache}});
   return j;
 }
 
@@ -104,7 +111,14 @@ void print(const Diagnosis& d) {
   line("products", fmt::format("{:.0f} GFLOP/s f32, {:.0f} GFLOP/s bf16 (measured now; other work lowers it)",
                                d.peaks.f32 / 1e9, d.peaks.bf16 / 1e9));
   line("bandwidth", fmt::format("{:.1f} GB/s (measured now, triad)", d.peaks.bandwidth / 1e9));
-  line("CUDA", d.cuda ? "available" : d.cuda_why);
+  line("CUDA", d.gpus.empty() ? d.cuda_why : d.cuda_versions);
+  for (size_t i = 0; i < d.gpus.size(); ++i) {
+    const DeviceInfo& gpu = d.gpus[i];
+    line(fmt::format("cuda:{}", i),
+         fmt::format("{}, compute capability {}.{}, {} multiprocessors, {:.1f} GiB, {:.1f} GiB available", gpu.name,
+                     gpu.major, gpu.minor, gpu.multiprocessors, double(gpu.memory_total) / kGiB,
+                     double(gpu.memory_free) / kGiB));
+  }
   line("model", d.model.path ? fmt::format("{} in {}", kModel, *d.model.path) : d.model.why);
   line("demo", d.demo.path ? fmt::format("model and corpus in {}", *d.demo.path) : d.demo.why);
   line("disk", fmt::format("{:.1f} GiB free in {}", double(d.disk_free) / kGiB, d.folder));

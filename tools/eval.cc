@@ -94,7 +94,7 @@ void run_eval(const EvalOptions& o) {
 
   const int64_t batch = std::clamp<int64_t>(kRowsOfAPass / s.context, 1, contexts);
   const auto lay_out = [&](Arena& arena) {
-    return std::pair(Gemma2::Activations(arena, model.config(), o.data.compute(), batch, s.context),
+    return std::pair(Gemma2::Activations(arena, model, batch, s.context),
                      EvaluationMemory(arena, model, batch, s.context, targets));
   };
   Arena plan;

@@ -10,12 +10,14 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
-#include "kernels/bf16.h"
-#include "kernels/dispatch_float.h"
+#include "kernels/convert.h"
 #include "kernels/matmul.h"
 #include "kernels/memory.h"
 #include "kernels/parallel.h"
+#include "kernels/random_normal.h"
+#include "kernels/timer.h"
 
 namespace gsae {
 
@@ -49,6 +51,8 @@ std::string isa_name() { return "baseline"; }
 
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
+
+bool emulated(const Context& ctx) { return ctx.device() == Device::kCuda && cuda_backend() == CudaBackend::kEmulated; }
 
 // The shortest of the runs that fit into `budget` seconds, of two at least: the first meets cold caches.
 template <class F> double shortest(double budget, F&& run) {
@@ -89,40 +93,64 @@ double triad_bandwidth() {
 
 }  // namespace
 
-// Which square is the best depends on caches and on the number of threads.
-double measure_product_peak(DType dtype) {
-  constexpr int64_t kLargest = 2048;
-  Context ctx(Device::kCpu);  // its own: what oneDNN keeps for these shapes goes with it
+// Which square is the best depends on caches, on the number of threads and on the GPU.
+double measure_product_peak(const Context& on, DType dtype, bool tf32) {
+  if (emulated(on)) return std::numeric_limits<double>::infinity();
+  const bool gpu = on.device() == Device::kCuda;
+  const int64_t largest = gpu ? 8192 : 2048;
+  Context ctx(on.device(), on.index());  // its own: what oneDNN keeps for these shapes goes with it
   const auto lay = [&](Arena& arena, int64_t n) {
     return std::array{arena.take("out", DType::kF32, {n, n}), arena.take("a", dtype, {n, n}),
                       arena.take("b", dtype, {n, n})};
   };
   Arena plan;
-  lay(plan, kLargest);
-  const Buffer memory(Device::kCpu, plan.used());
+  lay(plan, largest);
+  const Buffer memory(ctx.device(), plan.used());
   double peak = 0;
-  for (int64_t n = 512; n <= kLargest; n *= 2) {
+  for (int64_t n = gpu ? 2048 : 512; n <= largest; n *= 2) {
     Arena arena(memory);
     const auto [out, a, b] = lay(arena, n);
     // Numbers of many bits: zeros draw less power, and a processor runs faster on them than on any real work.
-    for (const Tensor& t : {a, b})
-      dispatch_float(dtype, [&]<class T>() {
-        parallel_for(t.size(), 1 << 16, [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) store(t.data<T>() + i, std::sin(float(i)));
-        });
-      });
-    const double seconds = shortest(0.12, [&] { matmul(ctx, out, a, b, {.transpose_b = true}); });
+    random_normal(ctx, a, Random(n, Random::kInitModel, 0), 1);
+    random_normal(ctx, b, Random(n, Random::kInitModel, 1), 1);
+    const auto product = [&] { matmul(ctx, out, a, b, {.transpose_b = true, .tf32 = tf32}); };
+    product();  // chooses its algorithm
+    ctx.synchronize();
+    double seconds = 1e30;
+    const Clock::time_point start = Clock::now();
+    for (int i = 0; i < 2 || seconds_since(start) < 0.12; ++i)
+      seconds = std::min(seconds, time_on_device(ctx, product));
     peak = std::max(peak, 2.0 * double(n) * double(n) * double(n) / seconds);
     if (8 * seconds > 0.5) break;  // slow enough that a larger one would say the same, and keep people waiting
   }
   return peak;
 }
 
+double measure_copy_bandwidth(const Context& on) {
+  if (emulated(on)) return std::numeric_limits<double>::infinity();
+  if (on.device() == Device::kCpu) return triad_bandwidth();
+  Context ctx(on.device(), on.index());
+  constexpr int64_t kElements = int64_t{1} << 28;  // 1 GiB, far beyond any cache
+  const auto lay = [&](Arena& arena) {
+    return std::array{arena.take("to", DType::kF32, {kElements}), arena.take("from", DType::kF32, {kElements})};
+  };
+  Arena plan;
+  lay(plan);
+  const Buffer memory(ctx.device(), plan.used());
+  Arena arena(memory);
+  const auto [to, from] = lay(arena);
+  random_normal(ctx, from, Random(1, Random::kInitModel), 1);
+  double seconds = 1e30;
+  for (int i = 0; i < 8; ++i) seconds = std::min(seconds, time_on_device(ctx, [&] { convert(ctx, to, from); }));
+  return 2.0 * sizeof(float) * double(kElements) / seconds;
+}
+
 Machine describe_machine() { return {cpu_name(), isa_name(), omp_get_num_procs(), system_memory()}; }
 
 Peaks measure_cpu_peaks() {
-  return {.f32 = measure_product_peak(DType::kF32),
-          .bf16 = measure_product_peak(DType::kBF16),
+  const Context ctx(Device::kCpu);
+  return {.f32 = measure_product_peak(ctx, DType::kF32),
+          .bf16 = measure_product_peak(ctx, DType::kBF16),
           .bandwidth = triad_bandwidth()};
 }
 

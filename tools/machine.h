@@ -3,6 +3,7 @@
 #include <string>
 
 #include "io/system_memory.h"
+#include "kernels/context.h"
 #include "kernels/tensor.h"
 
 namespace gsae {
@@ -22,8 +23,11 @@ struct Peaks {
   double bandwidth = 0;      // bytes/s of a[i] = b[i] + s c[i], 12 bytes an element (McCalpin's STREAM triad)
 };
 
-// The first or the second of these alone, in a fraction of a second.
-double measure_product_peak(DType dtype);
+// The first or the second of these alone, of this or another device, in a fraction of a second. tf32: of f32 operands,
+// rounded to it. Infinite on an emulated GPU, whose speed says nothing.
+double measure_product_peak(const Context& ctx, DType dtype, bool tf32 = false);
+// Bytes/s of a large copy within the device's memory, read and written.
+double measure_copy_bandwidth(const Context& ctx);
 
 // Measures for one to two seconds, on as many threads as OpenMP is set to, in 384 MiB that are given back. On a busy
 // machine the peaks come out low. Each of the triad's arrays has 128 MiB, to lie beyond the last-level cache: of a

@@ -4,28 +4,44 @@
 #include <string>
 #include <vector>
 
+#include "kernels/context.h"
+
 namespace gsae {
 
-// What a run will hold in memory, by name, before it is allocated.
+// What a run will hold in memory, by name, before it is allocated. On the CPU there is one memory; beside a GPU the
+// plan is about the GPU's, and lists what the host holds apart from it.
 class MemoryPlan {
  public:
-  void add(const std::string& what, int64_t bytes, const std::string& note = "");
-  int64_t total() const;
+  MemoryPlan() = default;
+  explicit MemoryPlan(const Context& ctx);  // takes note of what is free now
 
-  // A table, the total and what the machine has left.
+  void add(const std::string& what, int64_t bytes, const std::string& note = "");       // on the device
+  void add_host(const std::string& what, int64_t bytes, const std::string& note = "");  // in the host's memory
+
+  int64_t total() const { return sum(false); }  // of the device
+  int64_t available() const { return available_; }
+
+  // A table, the total and what the device has.
   std::string table() const;
-  // An Error with the table, and what makes it smaller, if the machine has less.
-  void check() const;
+  // An Error with the table, and what makes it smaller, if there is less.
+  void check(const std::string& remedy = "a smaller --buffer, --batch or --width") const;
 
  private:
   struct Part {
     std::string what, note;
     int64_t bytes;
+    bool on_host;
   };
+  int64_t sum(bool on_host) const;
+
+  bool one_memory_ = true;  // the device is the CPU
+  std::string device_ = "memory";
+  int64_t available_ = 0;
   std::vector<Part> parts_;
 };
 
-int64_t available_memory();               // bytes: MemAvailable, or the control group's limit where that is lower
+// Bytes free on a device: of the CPU MemAvailable, or the control group's limit where that is lower.
+int64_t available_memory(const Context& ctx);
 int64_t peak_resident_memory();           // of this process so far
 std::string format_bytes(int64_t bytes);  // "4.7 GiB"
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <omp.h>
 
+#include <charconv>
 #include <cmath>
 #include <thread>
 
@@ -17,13 +18,31 @@ void CommonOptions::add(CLI::App& command) {
   command.add_flag("--quiet", quiet, "print errors and results only");
 }
 
+namespace {
+
+// "cuda" -> 0, "cuda:2" -> 2; -1 for anything else
+int gpu_index(const std::string& device) {
+  if (device == "cuda") return 0;
+  int index = -1;
+  if (!device.starts_with("cuda:")) return -1;
+  const char *begin = device.data() + 5, *end = device.data() + device.size();
+  const auto [stop, error] = std::from_chars(begin, end, index);
+  return error == std::errc() && stop == end && *begin != '-' ? index : -1;
+}
+
+}  // namespace
+
 Context CommonOptions::context() const {
-  if (device != "auto" && device != "cpu" && !device.starts_with("cuda"))
+  const int index = gpu_index(device);
+  if (device != "auto" && device != "cpu" && index < 0)
     throw UsageError(fmt::format("--device {}: must be auto, cpu, cuda or cuda:N", device));
-  if (device.starts_with("cuda") && !available(Device::kCuda))
-    throw Error(fmt::format("--device {}: this build has no CUDA backend; use --device cpu", device));
   omp_set_num_threads(threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
-  return Context(Device::kCpu);
+  if (device == "auto" && cuda_backend() == CudaBackend::kGpu && available(Device::kCuda))
+    return Context(Device::kCuda);
+  if (index < 0) return Context(Device::kCpu);
+  if (const std::string why = why_unavailable(Device::kCuda); !why.empty())
+    throw Error(fmt::format("--device {}: {}; --device cpu runs everywhere", device, why));
+  return Context(Device::kCuda, index);
 }
 
 namespace {
@@ -57,6 +76,29 @@ int64_t parse_suffixed(const std::string& text, const char* what, const char* ex
 
 int64_t parse_width(const std::string& text) { return parse_suffixed(text, "width", "4096, 16k or 1m", 1024); }
 int64_t parse_count(const std::string& text) { return parse_suffixed(text, "count", "1000, 500M or 2G", 1000); }
+
+double parse_number(const char* option, const std::string& text, double low, double high) {
+  size_t used = 0;
+  double value = NAN;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {}
+  if (used != text.size() || !(value >= low && value <= high))
+    throw UsageError(fmt::format("{} {}: must be a number from {:g} to {:g}", option, text, low, high));
+  return value;
+}
+
+int64_t parse_whole(const char* option, const std::string& text, int64_t low, int64_t high) {
+  int64_t n = 0;
+  try {
+    n = parse_count(text);
+  } catch (const UsageError& e) {
+    throw UsageError(fmt::format("{}: {}", option, e.what()));
+  }
+  if (n < low) throw UsageError(fmt::format("{} {}: must be at least {}", option, text, low));
+  if (n > high) throw UsageError(fmt::format("{} {}: must be at most {}", option, text, high));
+  return n;
+}
 
 std::string format_width(int64_t width) {
   if (width > 0 && width % (1 << 20) == 0) return fmt::format("{}m", width >> 20);

@@ -10,26 +10,39 @@
 #include "kernels/bf16.h"
 #include "kernels/dispatch_float.h"
 #include "kernels/memory.h"
+#include "kernels/range.h"
 
 namespace gsae {
 
-ModelSource::ModelSource(Arena& arena, const Gemma2& model, DType compute, int64_t context, int64_t sequences,
-                         Site site, int64_t layer)
+ModelSource::ModelSource(Arena& arena, const Gemma2& model, int64_t context, int64_t sequences, Site site,
+                         int64_t layer)
     : model_(model),
       site_(site),
       layer_(layer),
-      activations_(arena, model.config(), compute, sequences, context),
+      activations_(arena, model, sequences, context),
       tokens_(arena.take("tokens", DType::kI32, {sequences, context})) {}
 
-void ModelSource::open(const TokenStreamOptions& text) { stream_ = std::make_unique<TokenStream>(text); }
+void ModelSource::open(const TokenStreamOptions& text) {
+  stream_ = std::make_unique<TokenStream>(text);
+  open([this](int64_t sequences) { return stream_->next(sequences); });
+}
+
+void ModelSource::close() {
+  next_ = {};
+  stream_.reset();
+  graph_ = {};
+}
 
 int64_t ModelSource::width() const { return model_.site_width(site_); }
 
 bool ModelSource::fill(Context& ctx, ActivationBuffer& buffer) {
-  TokenBatch batch = stream_->next(tokens_.dim[0]);
+  TokenBatch batch = next_(tokens_.dim[0]);
   if (batch.sequences == 0) return false;
+  const Range range("refill");
+  if (!uploads_) upload_ = Upload(ctx, tokens_.bytes());
+  uploads_ = true;
   const Tensor tokens = tokens_.rows(0, batch.sequences);
-  copy(ctx, tokens, view(batch.tokens.data(), {batch.sequences, batch.context}));
+  upload_.send(ctx, tokens, view(batch.tokens.data(), {batch.sequences, batch.context}));
   const GemmaConfig& c = model_.config();
   std::vector<uint8_t> keep(batch.tokens.size());
   for (size_t i = 0; i < keep.size(); ++i) {
@@ -38,7 +51,9 @@ bool ModelSource::fill(Context& ctx, ActivationBuffer& buffer) {
   }
   buffer.expect(ctx, keep);
   const std::array hooks{Hook{site_, layer_, false, [&](Context& on, Tensor rows) { buffer.write(on, rows); }}};
-  model_.forward(ctx, activations_, tokens, hooks);
+  // The last batch of the data may be smaller than the one that is recorded.
+  if (batch.sequences == tokens_.dim[0]) graph_.run(ctx, [&] { model_.forward(ctx, activations_, tokens, hooks); });
+  else model_.forward(ctx, activations_, tokens, hooks);
   return true;
 }
 
@@ -111,9 +126,19 @@ bool FileSource::fill(Context& ctx, ActivationBuffer& buffer) {
   const int64_t end = std::min(rows_.dim[0], next_ + chunk_);
   if (epoch_ == 0) check_finite(next_, end);
   buffer.expect(ctx, std::vector<uint8_t>(end - next_, 1));
-  buffer.write(ctx, rows_.rows(next_, end));
+  buffer.write(ctx, on_device(ctx, rows_.rows(next_, end)));
   next_ = end;
   return true;
+}
+
+Tensor FileSource::on_device(Context& ctx, Tensor rows) {
+  if (ctx.device() == Device::kCpu) return rows;
+  if (staging_.size() == 0) staging_ = Buffer(ctx.device(), rows_.rows(0, chunk_).bytes());
+  Tensor staged = rows;
+  staged.ptr = staging_.data();
+  staged.device = ctx.device();
+  copy(ctx, staged, rows);
+  return staged;
 }
 
 void FileSource::check_finite(int64_t begin, int64_t end) const {

@@ -1,10 +1,14 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "io/safetensors.h"
 #include "io/token_stream.h"
+#include "kernels/graph.h"
+#include "kernels/transfer.h"
 #include "model/gemma2.h"
 #include "sae/activation_buffer.h"
 
@@ -26,10 +30,13 @@ class RowSource {
 // BOS, EOS and padding stay out.
 class ModelSource : public RowSource {
  public:
-  ModelSource(Arena& arena, const Gemma2& model, DType compute, int64_t context, int64_t sequences, Site site,
-              int64_t layer);
-  void open(const TokenStreamOptions& text);  // before the first fill
-  void close() { stream_.reset(); }           // ends its threads and frees its memory
+  ModelSource(Arena& arena, const Gemma2& model, int64_t context, int64_t sequences, Site site, int64_t layer);
+  // Before the first fill: where its tokens come from. Text, or a function that gives up to so many contexts, none when
+  // its data have ended.
+  using Tokens = std::function<TokenBatch(int64_t sequences)>;
+  void open(const TokenStreamOptions& text);
+  void open(Tokens next) { next_ = std::move(next); }
+  void close();  // ends its threads and frees their memory
   Gemma2::Activations& activations() { return activations_; }
   int64_t width() const override;
   int64_t chunk() const override { return tokens_.size(); }
@@ -40,10 +47,14 @@ class ModelSource : public RowSource {
  private:
   const Gemma2& model_;
   std::unique_ptr<TokenStream> stream_;
+  Tokens next_;
   Site site_;
   int64_t layer_;
   Gemma2::Activations activations_;
   Tensor tokens_;  // (sequences, context) i32
+  Upload upload_;
+  bool uploads_ = false;  // upload_ is there
+  Graph graph_;           // of the pass over a full batch
 };
 
 // Where a saved tensor's activations come from.
@@ -71,11 +82,13 @@ class FileSource : public RowSource {
  private:
   void choose(bool insist);
   void check_finite(int64_t begin, int64_t end) const;
+  Tensor on_device(Context& ctx, Tensor rows);
 
   SafetensorsFile file_;
   Place place_;
   std::string name_;
-  Tensor rows_;  // (N, width), mapped
+  Tensor rows_;     // (N, width), mapped
+  Buffer staging_;  // a chunk of them on the device, where that is not the CPU
   int64_t chunk_, next_ = 0, epoch_ = 0;
 };
 

@@ -10,11 +10,14 @@
 
 #include "io/hub.h"
 #include "io/token_stream.h"
+#include "kernels/range.h"
 #include "tools/console.h"
 #include "tools/evaluate.h"
 #include "tools/interrupt.h"
 #include "tools/lay_out.h"
+#include "tools/machine.h"
 #include "tools/memory_plan.h"
+#include "tools/run_sizes.h"
 #include "tools/trained_sae.h"
 #include "tools/training.h"
 
@@ -22,14 +25,15 @@ namespace gsae {
 
 namespace {
 
-// Rows per tile of the SAE step: what is (tile, F) should stay in the caches.
-constexpr int64_t kTile = 512;
-// Tokens per forward pass: enough rows for the products, few enough that activations stay near the processor.
-constexpr int64_t kForwardTokens = 1024;
-constexpr int64_t kLargestBuffer = 1'000'000;
 constexpr double kL0Tolerance = 0.05;  // beyond it, a run says that it missed the sparsity asked for
-// What a process needs beside its plan: code, libraries, stacks, oneDNN's compiled products.
-constexpr int64_t kProcessBytes = int64_t{96} << 20;
+
+// What the products of this run could reach, before its memory is taken.
+void measure_peaks(const Context& ctx, Run& run) {
+  const DType model_dtype = run.options.data.compute(), sae_dtype = run.options.sae_precision();
+  const bool tf32 = run.plan.recipe.tf32, same = run.model_folder.empty() || (model_dtype == sae_dtype && !tf32);
+  run.sae_peak = measure_product_peak(ctx, sae_dtype, tf32);
+  run.model_peak = same ? run.sae_peak : measure_product_peak(ctx, model_dtype);
+}
 
 // Where the run goes if --out does not say.
 std::string default_folder(const Run& run) {
@@ -44,21 +48,6 @@ std::string default_folder(const Run& run) {
       r.target_l0 > 0 ? fmt::format("l0_{:g}", r.target_l0) : fmt::format("lambda_{:g}", r.lambda);
   return fmt::format("runs/{}/{}_layer_{}_width_{}_{}", from, name(run.site), run.layer, format_width(run.plan.width),
                      sparsity);
-}
-
-// The rows that the shuffle buffer holds: --buffer, or a million, or an eighth of a run too short to be worth the wait
-// for them, or what half of the memory that is left can hold.
-int64_t buffer_rows(const Run& run, int64_t chunk, int64_t row_bytes, int64_t other_bytes) {
-  // As long as less than a batch is held, there has to be room for what arrives at once.
-  const int64_t least = chunk + run.plan.recipe.batch;
-  if (run.plan.buffer == 0) {
-    const int64_t fits = (available_memory() - other_bytes) / 2 / row_bytes;
-    return std::max(least, std::min({kLargestBuffer, run.plan.tokens / 8, fits}));
-  }
-  if (run.plan.buffer < least)
-    throw UsageError(fmt::format("--buffer {}: must be at least {} activations (a batch and what arrives at once)",
-                                 run.options.buffer, least));
-  return std::min(run.plan.buffer, run.plan.tokens + least);  // there are no more rows than that
 }
 
 // What becomes known with the source of the rows.
@@ -91,26 +80,21 @@ SaeDescription describe(const Run& run) {
   return s;
 }
 
-// The plan, but for the activation buffer; then that, of the size that is asked for or that fits. Its rows.
-int64_t plan_memory(const Run& run, SourcePlan& source) {
-  const Recipe& recipe = run.plan.recipe;
-  const DType precision = run.options.sae_precision();
-  const int64_t d = source.width, F = run.plan.width;
-  MemoryPlan& plan = source.memory;
-  const int64_t state = measure<SaeState>(d, F, precision);
-  const int64_t trainer = measure<SaeTrainer>(recipe, kTile, d, F, precision);
-  plan.add("SAE parameters and optimizer", state, precision == DType::kBF16 ? "f32, and bf16 copies" : "f32");
-  plan.add("SAE gradients and workspace", trainer - state,
-           fmt::format("tiles of {} rows", std::min(kTile, recipe.batch)));
-  plan.add("start, then result", measure<SaeParameters>(d, F), "f32");
-  const int64_t row_bytes = d * static_cast<int64_t>(size_of(precision)) + 8;
-  const int64_t rows = buffer_rows(run, source.chunk, row_bytes, plan.total());
-  const int64_t fit = rows + (available_memory() - plan.total() - rows * row_bytes) / row_bytes;
-  plan.add("activation buffer", rows * row_bytes,
-           fmt::format("{} rows of {} {}; {} would fit", rows, d, name(precision), std::max<int64_t>(fit, 0)));
-  const int64_t more = source.evaluation_bytes - trainer - rows * row_bytes;
-  if (more > 0) plan.add("evaluation", more, "beside what training gives back");
-  return rows;
+// The rest of the plan, and the rows of the activation buffer: --buffer, or a million, or an eighth of a run too short
+// to be worth the wait for them.
+int64_t plan_memory(const Context& ctx, const Run& run, SourcePlan& source) {
+  const SaePlan sae = plan_sae(ctx, source.memory,
+                               {.recipe = run.plan.recipe,
+                                .width = source.width,
+                                .latents = run.plan.width,
+                                .precision = run.options.sae_precision(),
+                                .chunk = source.chunk,
+                                .asked = run.plan.buffer,
+                                .wanted = std::min(kLargestBuffer, run.plan.tokens / 8),
+                                .most = run.plan.tokens});
+  const int64_t more = source.evaluation_bytes - sae.bytes;
+  if (more > 0) source.memory.add("evaluation", more, "beside what training gives back");
+  return sae.rows;
 }
 
 // From the plan to the result, for rows from anywhere.
@@ -119,26 +103,29 @@ void train_on(Context& ctx, Run& run, SourcePlan from) {
   const DType precision = run.options.sae_precision();
   const int64_t d = from.width, F = run.plan.width;
   catch_interrupts();
-  const int64_t rows = plan_memory(run, from);
+  ctx.graphs = !run.options.eager;
+  const int64_t rows = plan_memory(ctx, run, from);
   std::unique_ptr<SavedParameters> given;
   if (!run.options.init.empty()) given = std::make_unique<SavedParameters>(run.options.init, d, F);
   RunFolder folder(run.options.out.empty() ? default_folder(run) : run.options.out);
   folder.require_space(measure<SaeParameters>(d, F) + (64 << 20));
   say(run, from.memory.table());
   from.memory.check();
+  measure_peaks(ctx, run);
 
   Buffer source_memory;
   Memory memory;
   const std::unique_ptr<RowSource> source = from.make(source_memory);
   auto buffer = allocate<ActivationBuffer>(ctx.device(), memory.buffer, rows, d, precision, from.chunk, recipe.batch,
                                            recipe.seed, !run.options.no_shuffle);
-  auto trainer = allocate<SaeTrainer>(ctx.device(), memory.trainer, recipe, kTile, d, F, precision);
+  auto trainer = allocate<SaeTrainer>(ctx.device(), memory.trainer, recipe, tile_rows(ctx, F), d, F, precision);
   say(run, fmt::format(
                "training {} latents on {}.{}: {} steps of {}, {}, preset {}", F, name(run.site), run.layer,
                recipe.steps, recipe.batch,
                recipe.controller ? fmt::format("L0 {:g}", recipe.target_l0) : fmt::format("lambda {:g}", recipe.lambda),
                recipe.preset));
   Training(ctx, run, *source, *buffer, *trainer, folder, std::move(given)).run();
+  const int64_t device_used = from.memory.available() - available_memory(ctx);
 
   TrainedSae result(ctx, trainer->state().p, folder.path(), describe(run));
   buffer.reset(), trainer.reset(), memory = {};
@@ -154,8 +141,9 @@ void train_on(Context& ctx, Run& run, SourcePlan from) {
   release_interrupts();  // the result is there: nothing is lost with the evaluation
   if (from.evaluate) from.evaluate(result, *source);
   print(stdout, fmt::format("wrote {}\n", result.path()));
-  say(run, fmt::format("peak resident memory {} (planned {})", format_bytes(peak_resident_memory()),
-                       format_bytes(from.memory.total())));
+  const bool gpu = ctx.device() == Device::kCuda;
+  say(run, fmt::format("{} {} (planned {})", gpu ? "device memory used" : "peak resident memory",
+                       format_bytes(gpu ? device_used : peak_resident_memory()), format_bytes(from.memory.total())));
 }
 
 void train_on_activations(const TrainOptions& o) {
@@ -178,10 +166,12 @@ void train_on_activations(const TrainOptions& o) {
   run.layer = probe->place().layer;
   run.plan = plan_training(o, probe->width());
   SourcePlan from;
+  from.memory = MemoryPlan(ctx);
   from.width = probe->width();
   from.chunk = probe->chunk();
-  from.memory.add("process", kProcessBytes + static_cast<int64_t>(Context::kWorkspaceBytes));
-  from.memory.add("saved activations", probe->rows() * probe->width() * static_cast<int64_t>(sizeof(float)), "mapped");
+  from.memory.add_host("process", kProcessBytes);
+  from.memory.add_host("saved activations", probe->rows() * probe->width() * static_cast<int64_t>(sizeof(float)),
+                       "mapped");
   from.make = [&](Buffer&) { return open(); };
   train_on(ctx, run, std::move(from));
 }
@@ -221,12 +211,15 @@ void train_on_model(const TrainOptions& o) {
   run.layer = layers[0];
   run.site = sites[0];
   run.options.data.context = o.data.context_for(config);
-  const int64_t T = run.options.data.context, B = std::max<int64_t>(1, kForwardTokens / T);
+  const int64_t T = run.options.data.context;
 
   Context ctx = o.common.context();
+  SourcePlan from;
+  from.memory = MemoryPlan(ctx);  // before the weights are there
   const Gemma2 model(ctx, run.model_folder, o.data.compute());
   const int64_t width = model.site_width(run.site);
   run.plan = plan_training(o, width);
+  const int64_t B = contexts_of_pass(ctx, run.plan.model_batch, T);
 
   TokenStreamOptions text = o.data.stream(run.model_folder, config, o.common);
   text.context = T;
@@ -239,17 +232,17 @@ void train_on_model(const TrainOptions& o) {
   held_out.shuffle = true;
   held_out.repeat = false;
 
-  SourcePlan from;
   from.width = width;
   from.chunk = B * T;
-  from.memory.add("process", kProcessBytes + static_cast<int64_t>(Context::kWorkspaceBytes));
+  from.memory.add_host("process", kProcessBytes);
   from.memory.add("model weights", static_cast<int64_t>(model.weights().mapped_bytes + model.weights().owned_bytes),
-                  "mapped from the checkpoint");
-  from.memory.add("text", static_cast<int64_t>(text.shuffle_pool_bytes), "the pool that shuffles documents, at most");
-  from.memory.add("model activations", measure<ModelSource>(model, o.data.compute(), T, B, run.site, run.layer),
+                  ctx.device() == Device::kCpu ? "mapped from the checkpoint" : "uploaded");
+  from.memory.add_host("text", static_cast<int64_t>(text.shuffle_pool_bytes),
+                       "the pool that shuffles documents, at most");
+  from.memory.add("model activations", measure<ModelSource>(model, T, B, run.site, run.layer),
                   fmt::format("{} contexts of {}", B, T));
   from.make = [&](Buffer& memory) {
-    auto source = allocate<ModelSource>(ctx.device(), memory, model, o.data.compute(), T, B, run.site, run.layer);
+    auto source = allocate<ModelSource>(ctx.device(), memory, model, T, B, run.site, run.layer);
     source->open(text);
     return source;
   };
@@ -260,8 +253,9 @@ void train_on_model(const TrainOptions& o) {
     from.evaluate = [&](TrainedSae& result, RowSource& source) {
       static_cast<ModelSource&>(source).close();
       TokenStream stream(held_out);
-      const std::vector<EvaluationTarget> targets{{result.folded(), run.site, run.layer}};
-      Buffer memory;
+      const Range range("evaluation");
+      Buffer sae_memory, memory;
+      const std::vector<EvaluationTarget> targets{{on_device(ctx, result.folded(), sae_memory), run.site, run.layer}};
       const auto room = allocate<EvaluationMemory>(ctx.device(), memory, model, B, T, targets);
       Progress progress(o.common.quiet);
       const Evaluation e = evaluate(ctx, model, static_cast<ModelSource&>(source).activations(), *room, stream, targets,

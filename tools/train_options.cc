@@ -23,8 +23,8 @@ void TrainOptions::add(CLI::App& command) {
   command.add_option("--batch", batch, "activations per step")->capture_default_str();
   command.add_option("--buffer", buffer, "activations in the shuffle buffer (default: 1M, less for short runs)");
   command.add_option("--preset", preset, "default, gemma-scope or gemma-scope-2")->capture_default_str();
-  command.add_option("--precision", precision, "of the SAE's products: bf16 or f32")
-      ->check(CLI::IsMember({"bf16", "f32"}))
+  command.add_option("--precision", precision, "of the SAE's products: bf16, f32, or tf32 (GPUs)")
+      ->check(CLI::IsMember({"bf16", "tf32", "f32"}))
       ->capture_default_str();
   command.add_option("--lr", lr, "peak learning rate (default: the preset's)");
   command.add_option("--lr-warmup", lr_warmup, "steps (default: the preset's)");
@@ -33,6 +33,10 @@ void TrainOptions::add(CLI::App& command) {
   command.add_option("--sparsity-warmup", sparsity_warmup,
                      "steps over which the penalty rises (default: the preset's)");
   command.add_option("--bandwidth", bandwidth, "of the threshold's estimator (default: the preset's)");
+  command.add_option("--model-batch", model_batch,
+                     "contexts of one forward pass (default: about 1k tokens; 8k on GPUs)");
+  command.add_flag("--eager", eager, "run every op by itself instead of CUDA graphs; the same bits");
+  command.add_option("--profile-steps", profile_steps, "A:B, the steps that nsys and ncu record, A to B - 1");
   command.add_option("--out", out, "folder of the run (default: runs/MODEL/...)");
   command.add_option("--activations", activations, "train from this .safetensors instead of a model")
       ->excludes("--model")
@@ -57,33 +61,21 @@ void TrainOptions::complete(CLI::App& command) {
 
 namespace {
 
-double parse_number(const char* option, const std::string& text, double low, double high) {
-  size_t used = 0;
-  double value = NAN;
-  try {
-    value = std::stod(text, &used);
-  } catch (const std::exception&) {}
-  if (used != text.size() || !(value >= low && value <= high))
-    throw UsageError(fmt::format("{} {}: must be a number from {:g} to {:g}", option, text, low, high));
-  return value;
-}
-
-int64_t parse_whole(const char* option, const std::string& text, int64_t low, int64_t high) {
-  int64_t n = 0;
-  try {
-    n = parse_count(text);
-  } catch (const UsageError& e) {
-    throw UsageError(fmt::format("{}: {}", option, e.what()));
-  }
-  if (n < low) throw UsageError(fmt::format("{} {}: must be at least {}", option, text, low));
-  if (n > high) throw UsageError(fmt::format("{} {}: must be at most {}", option, text, high));
-  return n;
-}
+constexpr int64_t kMostSteps = int64_t{1} << 50;
 
 }  // namespace
 
 TrainPlan plan_training(const TrainOptions& o, int64_t d) {
   TrainPlan plan;
+  if (!o.model_batch.empty()) plan.model_batch = parse_whole("--model-batch", o.model_batch, 1, 1 << 20);
+  if (!o.profile_steps.empty()) {
+    const size_t colon = o.profile_steps.find(':');
+    if (colon == std::string::npos)
+      throw UsageError(fmt::format("--profile-steps {}: must be A:B, two steps", o.profile_steps));
+    plan.profile_begin = parse_whole("--profile-steps", o.profile_steps.substr(0, colon), 0, kMostSteps);
+    plan.profile_end =
+        parse_whole("--profile-steps", o.profile_steps.substr(colon + 1), plan.profile_begin + 1, kMostSteps);
+  }
   constexpr int64_t kDefaultL0 = 80, kWidest = int64_t{1} << 24, kLargestBatch = int64_t{1} << 24,
                     kMostTokens = 1'000'000'000'000'000;
   plan.width = parse_width(o.width);
@@ -112,6 +104,7 @@ TrainPlan plan_training(const TrainOptions& o, int64_t d) {
     throw UsageError(fmt::format("--preset {}: {}", o.preset, e.what()));
   }
   r.seed = o.common.seed;
+  r.tf32 = o.precision == "tf32";
   if (!o.lr.empty()) r.lr = parse_number("--lr", o.lr, 0, 10);
   if (!o.lr_warmup.empty()) r.lr_warmup = parse_whole("--lr-warmup", o.lr_warmup, 0, kMostTokens);
   if (!o.lr_decay.empty()) r.lr_decay = parse_number("--lr-decay", o.lr_decay, 0, 1);

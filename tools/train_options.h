@@ -18,7 +18,8 @@ struct TrainOptions {
   std::string lr, lr_warmup, lr_decay, sparsity_warmup, bandwidth, beta2;
   std::string activations, init;  // files to train from
   std::string config;             // a TOML file of these options
-  bool no_shuffle = false;
+  std::string model_batch, profile_steps;
+  bool no_shuffle = false, eager = false;
   double input_scale = 0;
   int64_t log_every = 10;
   int64_t eval_contexts = 2048;
@@ -27,14 +28,16 @@ struct TrainOptions {
 
   void add(CLI::App& command);
   void complete(CLI::App& command);  // after parsing: reads --config
-  DType sae_precision() const { return precision == "f32" ? DType::kF32 : DType::kBF16; }
+  DType sae_precision() const { return precision == "bf16" ? DType::kBF16 : DType::kF32; }
 };
 
 // What a run does, with every default filled in; needs no model.
 struct TrainPlan {
   int64_t width = 0;  // of the SAE: F
   int64_t tokens = 0;
-  int64_t buffer = 0;  // rows; 0: chosen with the memory plan
+  int64_t buffer = 0;                          // rows; 0: chosen with the memory plan
+  int64_t model_batch = 0;                     // contexts of a forward pass; 0: chosen by the device
+  int64_t profile_begin = 0, profile_end = 0;  // steps [begin, end) that a profiler records
   Recipe recipe;
 };
 

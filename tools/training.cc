@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
+#include "kernels/range.h"
 #include "tools/interrupt.h"
-#include "tools/machine.h"
 #include "tools/run_record.h"
 
 namespace gsae {
@@ -39,31 +41,55 @@ Training::Training(Context& ctx, Run& run, RowSource& source, ActivationBuffer& 
       progress_(run.options.common.quiet) {}
 
 void Training::run() {
+  const Range range("training");
   const Recipe& recipe = trainer_.recipe();
   start_ = Clock::now();
   prepare();
   for (int64_t step = 0; step < recipe.steps && !interrupted() && try_refill(); ++step) {
-    const Clock::time_point t = Clock::now();
+    profile(step);
+    sae_time_.start(ctx_);
     buffer_.draw(ctx_, trainer_.workspace().x, run_.C);
     trainer_.step(ctx_, step);
-    sae_seconds_ += seconds_since(t);
+    sae_time_.stop(ctx_);
     run_.steps_done = step + 1;
+    if (trainer_.metrics_ready()) report();
     if (run_.steps_done % run_.options.log_every == 0 || run_.steps_done == recipe.steps || interrupted())
-      report(run_.steps_done);
+      request_report(run_.steps_done);
     if (progress_.due()) show_progress(run_.steps_done);
   }
+  profile(recipe.steps);
+  request_report(run_.steps_done);
+  report();
+  ctx_.synchronize();
   if (interrupted() && run_.steps_done < recipe.steps) run_.stopped = "interrupted";
   if (run_.stopped.empty()) return;
   if (run_.steps_done == 0) throw Interrupted();
-  report(run_.steps_done);
+}
+
+// On a GPU a report comes a step or two after it was asked for, while training goes on.
+void Training::request_report(int64_t done) {
+  report();
+  if (trainer_.request_metrics(ctx_, dead_window())) reported_ = done;
+  if (trainer_.metrics_ready()) report();
+}
+
+void Training::profile(int64_t step) {
+  if (run_.plan.profile_end == 0) return;
+  if (step == run_.plan.profile_begin) start_profiler();
+  if (step == std::min(run_.plan.profile_end, trainer_.recipe().steps)) {
+    ctx_.synchronize();  // what was asked for up to here belongs to the recording
+    stop_profiler();
+  }
 }
 
 // Gemma runs only when there is room for what it brings, and never for more rows than the run will use.
 void Training::refill() {
   while (buffer_.has_room() && arrived_ < run_.plan.tokens) {
-    const Clock::time_point t = Clock::now();
     const int64_t before = buffer_.held();
-    if (!source_.fill(ctx_, buffer_)) {
+    model_time_.start(ctx_);
+    const bool filled = source_.fill(ctx_, buffer_);
+    model_time_.stop(ctx_);
+    if (!filled) {
       if (buffer_.held() >= trainer_.recipe().batch) return;  // the rest is trained on first
       throw Error(
           fmt::format("the data ended after {} activations of the {} that the run needs: give more --data, fewer "
@@ -73,7 +99,6 @@ void Training::refill() {
     const int64_t rows = buffer_.held() - before;
     arrived_ += rows;
     model_rows_ += rows;
-    model_seconds_ += seconds_since(t);
     if (run_.steps_done == 0 && progress_.due())
       progress_.show(fmt::format("filling the activation buffer: {} of {}", format_count(double(arrived_)),
                                  format_count(double(std::min(buffer_.slots(), run_.plan.tokens)))));
@@ -112,10 +137,11 @@ void Training::prepare() {
   trainer_.start(ctx_);
 }
 
-void Training::report(int64_t done) {
+void Training::report() {
+  if (reported_ == 0) return;
   const Recipe& recipe = trainer_.recipe();
-  const StepMetrics m = trainer_.read_metrics(ctx_, dead_window());
-  if (m.rows == 0) return;  // nothing since the last one
+  const StepMetrics m = trainer_.take_metrics();
+  const int64_t done = std::exchange(reported_, 0);
   if (!std::isfinite(m.loss))
     throw Error(
         fmt::format("the loss is {} at step {}: training diverged (try a smaller --lr; it was {:g}), or the "
@@ -126,12 +152,12 @@ void Training::report(int64_t done) {
   run_.lambda = m.lambda;
   last_ = m;
 
-  const double roof_seconds = seconds_at_the_roof();  // first: measuring the roof moves start_
+  const double roof_seconds = seconds_at_the_roof();
   const double elapsed = seconds_since(start_);
   nlohmann::ordered_json line = metrics_json(done, recipe.batch, m);
   line["tokens_per_second"] = double(done * recipe.batch) / elapsed;
-  line["model_seconds"] = model_seconds_;
-  line["sae_seconds"] = sae_seconds_;
+  line["model_seconds"] = model_time_.seconds();
+  line["sae_seconds"] = sae_time_.seconds();
   line["roof_fraction"] = roof_seconds / elapsed;
   line["epoch"] = source_.epoch();
   if (!folder_.log(line) && !log_failed_) {
@@ -157,18 +183,10 @@ void Training::show_progress(int64_t done) {
 
 // The time that the products of the work so far would take at this machine's measured peaks.
 double Training::seconds_at_the_roof() {
-  const DType model_dtype = run_.options.data.compute(), sae_dtype = run_.options.sae_precision();
-  if (sae_peak_ == 0) {
-    const Clock::time_point t = Clock::now();
-    sae_peak_ = measure_product_peak(sae_dtype);
-    const bool same = model_dtype == sae_dtype || source_.flops_per_row() == 0;
-    model_peak_ = same ? sae_peak_ : measure_product_peak(model_dtype);
-    start_ += Clock::now() - t;  // is no part of the run
-  }
   // five products of 2 d F FLOP a row: encode, decode, the latents' gradient, and those of both weights
   const double per_row = 10.0 * double(source_.width()) * double(run_.plan.width);
-  return double(model_rows_) * source_.flops_per_row() / model_peak_ +
-         double(run_.steps_done * trainer_.recipe().batch) * per_row / sae_peak_;
+  return double(model_rows_) * source_.flops_per_row() / run_.model_peak +
+         double(run_.steps_done * trainer_.recipe().batch) * per_row / run_.sae_peak;
 }
 
 // Gemma Scope calls a latent dead that has not fired for 10M tokens; short runs scale that down.

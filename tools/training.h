@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/stopwatch.h"
 #include "sae/activation_buffer.h"
 #include "sae/sae_trainer.h"
 #include "tools/progress.h"
@@ -24,7 +25,8 @@ struct Run {
   std::vector<std::string> data_files;
   int64_t layer = 0;
   Site site = Site::kRes;
-  double C = 0;  // divides the activations; 0: not calibrated yet
+  double C = 0;                         // divides the activations; 0: not calibrated yet
+  double model_peak = 0, sae_peak = 0;  // FLOP/s that this device reaches in their products
 
   int64_t steps_done = 0;
   double l0 = 0;        // mean over the last tenth of the steps, in whole intervals of the log
@@ -50,7 +52,9 @@ class Training {
   void refill();
   bool try_refill();
   void prepare();
-  void report(int64_t done);
+  void request_report(int64_t done);
+  void report();
+  void profile(int64_t step);
   void show_progress(int64_t done);
   double seconds_at_the_roof();
   int64_t dead_window() const;
@@ -66,10 +70,10 @@ class Training {
 
   int64_t arrived_ = 0, epoch_ = 0;  // rows so far; passes over the data
   Clock::time_point start_;          // of the run, its first fill included
-  double model_seconds_ = 0, sae_seconds_ = 0;
-  int64_t model_rows_ = 0;                // during model_seconds_
-  double model_peak_ = 0, sae_peak_ = 0;  // FLOP/s of this machine; 0: not measured yet
-  double tail_l0_ = 0;                    // sum over the rows of the last tenth
+  Stopwatch model_time_, sae_time_;  // of the device
+  int64_t model_rows_ = 0;           // during model_time_
+  int64_t reported_ = 0;             // steps done when the report on its way was asked for; 0: none is
+  double tail_l0_ = 0;               // sum over the rows of the last tenth
   int64_t tail_rows_ = 0;
   bool log_failed_ = false;
   StepMetrics last_;  // of the last report

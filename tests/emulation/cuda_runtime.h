@@ -192,6 +192,13 @@ template <class T> T atomicCAS(T* p, std::type_identity_t<T> expected, std::type
 using std::max;
 using std::min;
 template <class T> T __ldg(const T* p) { return *p; }
+// Never contracted with another operation, on the GPU as here: a call that is not inlined.
+[[gnu::noinline]] inline float __fadd_rn(float x, float y) { return x + y; }
+[[gnu::noinline]] inline float __fmul_rn(float x, float y) { return x * y; }
+inline void sincospif(float x, float* sine, float* cosine) {
+  *sine = static_cast<float>(std::sin(M_PI * double(x)));
+  *cosine = static_cast<float>(std::cos(M_PI * double(x)));
+}
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }

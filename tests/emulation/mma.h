@@ -7,7 +7,9 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 namespace gsae::emulated {
@@ -119,9 +121,24 @@ template <int kPending> void cp_async_wait() {
   }
 }
 
+// x to kBits significant bits, to the nearest: off by 2^-kBits of it at most, and for some x by almost that.
+template <int kBits> float coarse(double x) {
+  int exponent = 0;
+  const double mantissa = std::frexp(x, &exponent);  // NaN and infinity stay what they are
+  return static_cast<float>(std::ldexp(std::nearbyint(std::ldexp(mantissa, kBits)), exponent - kBits));
+}
+
+// The hardware's special functions, no better than the PTX ISA promises them to be.
+inline float exp2_approx(float x) {
+  const double y = std::exp2(double(x));
+  return y < std::numeric_limits<float>::min() ? 0.0f : coarse<22>(y);
+}
+inline float tanh_approx(float x) { return coarse<11>(std::tanh(double(x))); }
+
 }  // namespace gsae::emulated
 
 namespace gsae {
 using emulated::cp_async_16, emulated::cp_async_commit, emulated::cp_async_wait;
+using emulated::exp2_approx, emulated::tanh_approx;
 using emulated::ldmatrix_x4, emulated::ldmatrix_x4_trans, emulated::mma_m16n8k16_bf16;
 }  // namespace gsae

@@ -1,0 +1,59 @@
+#include "kernels/launch.h"
+#include "kernels/reduce.cuh"
+#include "kernels/sparsity.h"
+
+namespace gsae::cuda {
+namespace {
+
+// The formulas as the CPU writes them (kernels/sparsity.cc), which has the same bits but for exp and log.
+
+__global__ void sparsity_penalty_kernel(float* dl0, float* penalty, const float* l0, const float* control,
+                                        bool quadratic, float batch, int64_t n) {
+  const int64_t r = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (r >= n) return;
+  const float lambda = control[kLambda], target = control[kTargetL0], off = l0[r] - target;
+  penalty[r] = quadratic ? lambda * (2 / target) * off * off : lambda * l0[r];
+  dl0[r] = (quadratic ? lambda * (4 / target) * off : lambda) / batch;
+}
+
+constexpr int kWarps = 32, kThreads = 32 * kWarps;
+
+__global__ void __launch_bounds__(kThreads)
+    control_sparsity_kernel(float* control, const float* l0, int64_t n, ControllerGains gains) {
+  double sum = 0;
+#pragma unroll 4
+  for (int64_t r = threadIdx.x; r < n; r += kThreads) sum += l0[r];
+  sum = block_sum<kWarps>(sum);
+  if (threadIdx.x > 0) return;
+  float lean = 0, steady = control[kLambdaSteady];
+  if (gains.integral > 0 || gains.proportional > 0) {
+    double mean = sum / static_cast<double>(n);
+    if (mean < 1e-3) mean = 1e-3;
+    double off = log(mean / control[kTargetL0]);
+    off = off < -1 ? -1 : off > 1 ? 1 : off;  // NaN stays
+    const float e = static_cast<float>(off);
+    steady *= expf(gains.integral * e);
+    lean = gains.proportional * e;
+  }
+  control[kLambdaSteady] = steady;
+  control[kLambda] = control[kLambdaScale] * steady * expf(lean);
+}
+
+}  // namespace
+
+void sparsity_penalty(Context& ctx, Tensor dl0, Tensor penalty, Tensor l0, Tensor control, bool quadratic,
+                      int64_t batch) {
+  const Range range("sparsity_penalty");
+  const int64_t n = l0.dim[0];
+  if (n == 0) return;
+  launch(sparsity_penalty_kernel, (n + 255) / 256, 256, 0, ctx.cuda().stream, dl0.data<float>(), penalty.data<float>(),
+         l0.data<float>(), control.data<float>(), quadratic, static_cast<float>(batch), n);
+}
+
+void control_sparsity(Context& ctx, Tensor control, Tensor l0, ControllerGains gains) {
+  const Range range("control_sparsity");
+  launch(control_sparsity_kernel, 1, kThreads, 0, ctx.cuda().stream, control.data<float>(), l0.data<float>(), l0.dim[0],
+         gains);
+}
+
+}  // namespace gsae::cuda
