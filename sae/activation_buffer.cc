@@ -69,6 +69,7 @@ double ActivationBuffer::calibrate(Context& ctx, int64_t rows, Tensor x) const {
     copy(ctx, leaving_.rows(0, n), view(index.data(), {n}));
     gather_rows(ctx, x.rows(0, n), table_, leaving_.rows(0, n), 1);
     add_moments(ctx, sum_, square_, x.rows(0, n));
+    ctx.synchronize();  // before the index is written again
   }
   double square = 0;
   Tensor host = view(&square, {1});

@@ -25,6 +25,7 @@ namespace {
 
 void write_scalars(Context& ctx, Tensor t, std::vector<float> values) {
   copy(ctx, t, view(values.data(), {static_cast<int64_t>(values.size())}));
+  ctx.synchronize();  // before the values go
 }
 
 template <class T> std::vector<T> read(Context& ctx, Tensor t) {
@@ -101,10 +102,11 @@ bool SaeTrainer::request_metrics(Context& ctx, int64_t dead_window) {
 }
 
 StepMetrics SaeTrainer::take_metrics() {
+  CHECK(requested_.rows > 0, "take_metrics: none were asked for");
   const std::vector<double> log = log_.wait<double>();
   const double *latents = log.data(), *sums = log.data() + kLatentStatistics;
   StepMetrics m = std::exchange(requested_, {});
-  const double n = static_cast<double>(std::max<int64_t>(m.rows, 1));
+  const double n = static_cast<double>(m.rows);
   m.mse = sums[0] / n;
   m.l0 = sums[1] / n;
   m.penalty = sums[2] / n;

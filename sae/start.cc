@@ -87,6 +87,7 @@ void start_from(Context& ctx, SaeState& s, const SaeParameters& given) {
   copy(ctx, s.p.b_dec, given.b_dec);
   copy(ctx, s.p.threshold, given.threshold);
   refresh_copies(ctx, s);
+  ctx.synchronize();  // the host's memory may go
 }
 
 void start_training(Context& ctx, SaeState& s, DenseWorkspace& w, const Recipe& recipe) {

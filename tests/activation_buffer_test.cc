@@ -10,15 +10,17 @@ namespace {
 
 constexpr int64_t kWidth = 3;
 
-struct Fixture {
-  Context ctx{Device::kCpu};
+struct OneBuffer {
+  Context ctx;
   Buffer memory;
   std::unique_ptr<ActivationBuffer> buffer;
 
-  Fixture(int64_t slots, DType dtype, int64_t chunk, int64_t batch, bool shuffle, uint64_t seed = 1) {
+  OneBuffer(const Context& on, int64_t slots, DType dtype, int64_t chunk, int64_t batch, bool shuffle,
+            uint64_t seed = 1)
+      : ctx(on) {
     Arena plan;
     ActivationBuffer(plan, slots, kWidth, dtype, chunk, batch, seed, shuffle);
-    memory = Buffer(Device::kCpu, plan.used());
+    memory = Buffer(ctx.device(), plan.used());
     Arena arena(memory);
     buffer = std::make_unique<ActivationBuffer>(arena, slots, kWidth, dtype, chunk, batch, seed, shuffle);
   }
@@ -50,11 +52,14 @@ struct Fixture {
   }
 };
 
+struct ActivationBufferTest : OnDevice {};
+ON_DEVICES(ActivationBufferTest);
+
 // Whole numbers up to 256 are exact in bf16.
-TEST(ActivationBuffer, EachRowComesOutWholeExactlyOnce) {
+TEST_P(ActivationBufferTest, EachRowComesOutWholeExactlyOnce) {
   for (const DType t : {DType::kF32, DType::kBF16})
     for (const bool shuffle : {false, true}) {
-      Fixture f(40, t, 20, 8, shuffle);
+      OneBuffer f(ctx, 40, t, 20, 8, shuffle);
       std::vector<int64_t> out, want;
       for (int64_t first = 0; first < 240; first += 20) {
         while (!f.buffer->has_room())
@@ -73,8 +78,8 @@ TEST(ActivationBuffer, EachRowComesOutWholeExactlyOnce) {
     }
 }
 
-TEST(ActivationBuffer, RowsArriveInPieces) {
-  Fixture f(20, DType::kF32, 6, 4, false);
+TEST_P(ActivationBufferTest, RowsArriveInPieces) {
+  OneBuffer f(ctx, 20, DType::kF32, 6, 4, false);
   f.buffer->expect(f.ctx, {1, 0, 1, 1, 1, 0});
   Guarded first(f.ctx, DType::kF32, {2, kWidth}, {1, -1, 0.25, 2, -2, 0.25});
   Guarded second(f.ctx, DType::kF32, {4, kWidth}, {3, -3, 0.25, 4, -4, 0.25, 5, -5, 0.25, 6, -6, 0.25});
@@ -84,9 +89,9 @@ TEST(ActivationBuffer, RowsArriveInPieces) {
   EXPECT_EQ(f.buffer->held(), 0);
 }
 
-TEST(ActivationBuffer, TheSeedIsTheOrder) {
-  const auto order = [](uint64_t seed) {
-    Fixture f(40, DType::kF32, 20, 8, true, seed);
+TEST_P(ActivationBufferTest, TheSeedIsTheOrder) {
+  const auto order = [&](uint64_t seed) {
+    OneBuffer f(ctx, 40, DType::kF32, 20, 8, true, seed);
     std::vector<int64_t> out;
     for (int64_t first = 0; first < 240; first += 20) {
       while (!f.buffer->has_room())
@@ -99,9 +104,9 @@ TEST(ActivationBuffer, TheSeedIsTheOrder) {
   EXPECT_NE(order(1), order(2));
 }
 
-TEST(ActivationBuffer, ASampleStays) {
+TEST_P(ActivationBufferTest, ASampleStays) {
   for (const bool shuffle : {false, true}) {
-    Fixture f(40, DType::kF32, 40, 8, shuffle), untouched(40, DType::kF32, 40, 8, shuffle);
+    OneBuffer f(ctx, 40, DType::kF32, 40, 8, shuffle), untouched(ctx, 40, DType::kF32, 40, 8, shuffle);
     f.write(0, 40), untouched.write(0, 40);
     const auto sample = f.read(8, 2, false);
     EXPECT_EQ(f.read(8, 2, false), sample);
@@ -112,9 +117,9 @@ TEST(ActivationBuffer, ASampleStays) {
 }
 
 // By hand: |x|^2 = 2 i^2 + 1/16, over the rows 1 to 20 that are kept; the mean of i^2 over 1..m is (m + 1)(2m + 1) / 6.
-TEST(ActivationBuffer, CalibrationIsTheRootMeanSquareNorm) {
+TEST_P(ActivationBufferTest, CalibrationIsTheRootMeanSquareNorm) {
   for (const DType t : {DType::kF32, DType::kBF16}) {
-    Fixture f(40, t, 25, 8, true);
+    OneBuffer f(ctx, 40, t, 25, 8, true);
     std::vector<uint8_t> keep(25, 0);
     std::fill(keep.begin() + 1, keep.begin() + 21, 1);
     f.write(0, keep);
@@ -125,33 +130,33 @@ TEST(ActivationBuffer, CalibrationIsTheRootMeanSquareNorm) {
   }
 }
 
-TEST(ActivationBuffer, CalibrationNeedsFiniteRows) {
-  Fixture f(40, DType::kF32, 2, 8, true);
+TEST_P(ActivationBufferTest, CalibrationNeedsFiniteRows) {
+  OneBuffer f(ctx, 40, DType::kF32, 2, 8, true);
   Guarded x(f.ctx, DType::kF32, {8, kWidth});
   EXPECT_THROW(f.buffer->calibrate(f.ctx, 10, x), Error);  // empty
   f.buffer->expect(f.ctx, {1});
   f.buffer->write(f.ctx, Guarded(f.ctx, DType::kF32, {1, kWidth}, {0, 0, 0}));
   EXPECT_THROW(f.buffer->calibrate(f.ctx, 10, x), Error);  // nothing to scale
   for (const float bad : {std::nanf(""), HUGE_VALF}) {
-    Fixture g(40, DType::kF32, 2, 8, true);
+    OneBuffer g(ctx, 40, DType::kF32, 2, 8, true);
     g.buffer->expect(g.ctx, {1, 1});
     g.buffer->write(g.ctx, Guarded(g.ctx, DType::kF32, {2, kWidth}, {1, 1, 1, 1, bad, 1}));
     EXPECT_THROW(g.buffer->calibrate(g.ctx, 10, x), Error);
   }
 }
 
-TEST(ActivationBuffer, WhatDoesNotFitIsAnError) {
-  EXPECT_THROW(Fixture(10, DType::kF32, 11, 8, true), Error);
-  EXPECT_THROW(Fixture(10, DType::kF32, 5, 11, true), Error);
-  Fixture f(10, DType::kF32, 6, 8, true);
+TEST_P(ActivationBufferTest, WhatDoesNotFitIsAnError) {
+  EXPECT_THROW(OneBuffer(ctx, 10, DType::kF32, 11, 8, true), Error);
+  EXPECT_THROW(OneBuffer(ctx, 10, DType::kF32, 5, 11, true), Error);
+  OneBuffer f(ctx, 10, DType::kF32, 6, 8, true);
   EXPECT_TRUE(f.buffer->has_room());
   f.write(0, 6);
   EXPECT_FALSE(f.buffer->has_room());
   EXPECT_THROW(f.write(6, 6), Error);
-  Fixture g(10, DType::kF32, 6, 8, true);
-  EXPECT_THROW(g.write(0, 7), Error);                                    // more than a chunk
-  EXPECT_THROW(Fixture(10, DType::kF32, 6, 8, true).read(1, 1), Error);  // empty
-  Fixture h(10, DType::kF32, 6, 4, true);
+  OneBuffer g(ctx, 10, DType::kF32, 6, 8, true);
+  EXPECT_THROW(g.write(0, 7), Error);                                           // more than a chunk
+  EXPECT_THROW(OneBuffer(ctx, 10, DType::kF32, 6, 8, true).read(1, 1), Error);  // empty
+  OneBuffer h(ctx, 10, DType::kF32, 6, 4, true);
   h.write(0, 6);
   EXPECT_THROW(h.read(5, 1), Error);  // more than a batch
 }

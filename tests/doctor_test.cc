@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/files.h"
+#include "tests/paths.h"
 #include "tools/options.h"
 
 namespace gsae {
@@ -49,7 +50,7 @@ TEST(Doctor, ReportsTheMachineAndFindsModelAndDemo) {
   test::write_bytes(model + "/refs/main", "0123abcd");
   test::write_bytes(model + "/snapshots/0123abcd/config.json", "{}");
   const Variable hub("HF_HUB_CACHE", cache.path());
-  const Variable demo("GSAE_DEMO", GSAE_DEMO_DATA);
+  const Variable demo("GSAE_DEMO", test::demo_data());
 
   const auto j = nlohmann::json::parse(doctor("--json --threads 1"));
   EXPECT_EQ(j["version"], GSAE_VERSION);
@@ -60,14 +61,17 @@ TEST(Doctor, ReportsTheMachineAndFindsModelAndDemo) {
   EXPECT_LE(j["memory_available_bytes"], j["memory_bytes"]);
   EXPECT_EQ(j["model"]["id"], "google/gemma-2-2b");
   EXPECT_EQ(j["model"]["path"], model + "/snapshots/0123abcd");
-  EXPECT_EQ(j["demo"]["path"], GSAE_DEMO_DATA);
+  EXPECT_EQ(j["demo"]["path"], test::demo_data());
   EXPECT_EQ(j["folder"], std::filesystem::current_path().string());
   struct statvfs disk {};
   ASSERT_EQ(statvfs(".", &disk), 0);
   EXPECT_GT(j["disk_free_bytes"], 0u);
   EXPECT_LE(j["disk_free_bytes"], uint64_t{disk.f_blocks} * disk.f_frsize);
-  EXPECT_EQ(j["cuda"]["available"], false);
-  EXPECT_NE(j["cuda"]["why"].get<std::string>().find("GSAE_CUDA=OFF"), std::string::npos);
+  EXPECT_EQ(j["cuda"]["available"], available(Device::kCuda));
+  if (available(Device::kCuda)) EXPECT_GT(j["cuda"]["devices"].size(), 0u);
+  else EXPECT_NE(j["cuda"]["why"].get<std::string>().find(why_unavailable(Device::kCuda)), std::string::npos);
+  if (cuda_backend() == CudaBackend::kNone)
+    EXPECT_NE(j["cuda"]["why"].get<std::string>().find("GSAE_CUDA=OFF"), std::string::npos);
 }
 
 // What is missing is what people call a doctor for: said, with what to do, and no failure.
@@ -77,8 +81,9 @@ TEST(Doctor, SaysWhatIsMissingAndWhatToDo) {
   const Variable demo("GSAE_DEMO", empty.path());
   const std::string text = doctor("");
   EXPECT_EQ(text.find("exception"), std::string::npos) << text;
-  for (const char* part : {"GFLOP/s f32", "GFLOP/s bf16", "GB/s", "no CUDA backend", "google/gemma-2-2b", "download",
-                           "--model demo", "GiB free"})
+  for (const std::string& part : {std::string("GFLOP/s f32"), std::string("GFLOP/s bf16"), std::string("GB/s"),
+                                  why_unavailable(Device::kCuda), std::string("google/gemma-2-2b"),
+                                  std::string("download"), std::string("--model demo"), std::string("GiB free")})
     EXPECT_NE(text.find(part), std::string::npos) << part << " is not in:\n" << text;
   const size_t demo_line = text.find("\ndemo ");
   ASSERT_NE(demo_line, std::string::npos);
@@ -87,6 +92,8 @@ TEST(Doctor, SaysWhatIsMissingAndWhatToDo) {
 }
 
 TEST(Doctor, ADeviceThatIsNotThereIsAnError) {
+  EXPECT_NE(doctor("--device cuda:4000").find("exception"), std::string::npos);
+  if (available(Device::kCuda)) return;
   EXPECT_NE(doctor("--device cuda").find("exception"), std::string::npos);
   EXPECT_NE(doctor("--device cuda").find("--device cpu"), std::string::npos);
 }

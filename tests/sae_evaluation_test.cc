@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 
 #include "io/safetensors.h"
-#include "kernels/reconstruction_metrics.h"
 #include "tests/harness.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
 
-const std::string kGolden = std::string(GSAE_TEST_DATA) + "/sae/gemma_scope/";
+const std::string kGolden = test_data("sae/gemma_scope/");
 
 struct TinySae {
   explicit TinySae(const std::string& prefix = "folded/") : file(kGolden + "expected.safetensors") {
@@ -71,39 +71,6 @@ TEST(SaeInference, MatchesTheGolden) {
   Guarded tiled(ctx, DType::kF32, {n, d});
   reconstruct(ctx, tiled, view(x.data(), {n, d}), sae.params, tiles);
   expect_close(tiled.read(), want_hat, 1e-5, 1e-4);
-}
-
-TEST(ReconstructionMetrics, MatchADoubleReference) {
-  Context ctx(Device::kCpu);
-  for (const int64_t d : {1, 5, 64, 2304}) {
-    const int64_t n = 19;
-    const auto x = uniform(n * d, 1, DType::kF32, -3, 5), hat = uniform(n * d, 2, DType::kF32, -4, 4),
-               c = uniform(d, 3, DType::kF32, 0, 2);
-    Guarded metrics_bytes(ctx, DType::kF64, {n, kReconstructionMetrics});
-    const Tensor metrics = metrics_bytes;
-    reconstruction_metrics(ctx, metrics, Guarded(ctx, DType::kF32, {n, d}, hat), Guarded(ctx, DType::kF32, {n, d}, x),
-                           Guarded(ctx, DType::kF32, {d}, c));
-    for (int64_t r = 0; r < n; ++r) {
-      double want[kReconstructionMetrics] = {};
-      for (int64_t i = 0; i < d; ++i) {
-        const double a = x[r * d + i], b = hat[r * d + i], o = a - c[i];
-        want[kErrorSquare] += (b - a) * (b - a), want[kNormSquare] += a * a, want[kHatSquare] += b * b;
-        want[kDot] += a * b, want[kCentredSquare] += o * o;
-      }
-      for (int k = 0; k < kReconstructionMetrics; ++k)  // f64, in another order
-        EXPECT_NEAR(metrics.data<double>()[r * kReconstructionMetrics + k], want[k], 1e-12 * 40 * d) << d << " " << k;
-    }
-  }
-}
-
-TEST(ReconstructionMetrics, RejectsWrongShapes) {
-  Context ctx(Device::kCpu);
-  Guarded x(ctx, DType::kF32, {2, 3}), c(ctx, DType::kF32, {3}), m(ctx, DType::kF64, {2, 5}), c2(ctx, DType::kF32, {2});
-  Guarded m4(ctx, DType::kF64, {2, 4}), mf(ctx, DType::kF32, {2, 5}), y(ctx, DType::kF32, {3, 3});
-  EXPECT_THROW(reconstruction_metrics(ctx, m, y, x, c), Error);
-  EXPECT_THROW(reconstruction_metrics(ctx, m, x, x, c2), Error);
-  EXPECT_THROW(reconstruction_metrics(ctx, m4, x, x, c), Error);
-  EXPECT_THROW(reconstruction_metrics(ctx, mf, x, x, c), Error);
 }
 
 // The golden's own FVU and L0; two batches, a third of the rows not counted, another centre: the same

@@ -6,9 +6,10 @@
 
 #include "io/safetensors.h"
 #include "sae/inference.h"
-#include "sae/sae_trainer.h"
+#include "tests/paths.h"
+#include "tests/trainer_fixture.h"
 
-namespace gsae {
+namespace gsae::test {
 namespace {
 
 // What autograd in float64 reached in 100 steps of the recipe (tests/data/make_sae.py), against the code that trains.
@@ -21,7 +22,7 @@ struct Golden {
   SafetensorsFile activations, init, expected;
 
   explicit Golden(const std::string& name)
-      : folder(std::string(GSAE_TEST_DATA) + "/sae/" + name),
+      : folder(test_data("sae/" + name)),
         config(nlohmann::json::parse(std::ifstream(folder + "/config.json"))),
         activations(folder + "/activations.safetensors"),
         init(folder + "/init.safetensors"),
@@ -48,65 +49,67 @@ struct Golden {
     return r;
   }
 
-  void load(const SaeParameters& p) const {
-    to_f32(p.W_enc.data<float>(), init.get("W_enc"));
-    to_f32(p.W_dec.data<float>(), init.get("W_dec"));
-    to_f32(p.b_enc.data<float>(), init.get("b_enc"));
-    to_f32(p.b_dec.data<float>(), init.get("b_dec"));
-    to_f32(p.threshold.data<float>(), init.get("threshold"));
+  // Parameters of a file, in the host's memory that p lies in.
+  static void load(const SaeParameters& p, const SafetensorsFile& file, const std::string& prefix) {
+    to_f32(p.W_enc.data<float>(), file.get(prefix + "W_enc"));
+    to_f32(p.W_dec.data<float>(), file.get(prefix + "W_dec"));
+    to_f32(p.b_enc.data<float>(), file.get(prefix + "b_enc"));
+    to_f32(p.b_dec.data<float>(), file.get(prefix + "b_dec"));
+    to_f32(p.threshold.data<float>(), file.get(prefix + "threshold"));
   }
 };
 
-// A trainer on memory of its own. Tiles that do not divide the batch: the last one is ragged.
-struct Fixture {
-  Context ctx{Device::kCpu};
+// A trainer that starts where the golden does. Tiles that do not divide the batch: the last one is ragged.
+struct Fixture : TrainerFixture {
   Golden golden;
-  Recipe recipe;
-  Buffer memory, given_memory;
-  std::unique_ptr<SaeTrainer> trainer;
+  Buffer host_memory;
+  SaeParameters host;  // the start, and whatever is folded
   std::vector<float> rows;
 
-  Fixture(const std::string& name, int64_t tile) : golden(name), recipe(golden.recipe()) {
+  Fixture(const Context& on, const std::string& name, int64_t tile) : Fixture(on, Golden(name), tile) {}
+  Fixture(const Context& on, Golden given, int64_t tile)
+      : TrainerFixture(on, given.recipe(), tile, given.d(), given.latents(), DType::kF32), golden(std::move(given)) {
     Arena plan;
-    SaeTrainer(plan, recipe, tile, golden.d(), golden.latents(), DType::kF32);
-    memory = Buffer(Device::kCpu, plan.used());
-    Arena arena(memory);
-    trainer = std::make_unique<SaeTrainer>(arena, recipe, tile, golden.d(), golden.latents(), DType::kF32);
-    Arena given_plan;
-    SaeParameters(given_plan, golden.d(), golden.latents());
-    given_memory = Buffer(Device::kCpu, given_plan.used());
-    Arena given_arena(given_memory);
-    const SaeParameters given(given_arena, golden.d(), golden.latents());
-    golden.load(given);
-    trainer->start(ctx, given);
+    SaeParameters(plan, golden.d(), golden.latents());
+    host_memory = Buffer(Device::kCpu, plan.used());
+    Arena arena(host_memory);
+    host = SaeParameters(arena, golden.d(), golden.latents());
+    Golden::load(host, golden.init, "");
+    trainer->start(ctx, host);
     rows = to_f32(golden.activations.get("activations"));
   }
 
   void step(int64_t s) {
     const double C = golden.config["input_scale"];
-    float* x = trainer->workspace().x.data<float>();
-    const int64_t n = recipe.batch * golden.d();
-    for (int64_t i = 0; i < n; ++i) x[i] = static_cast<float>(rows[s * n + i] / C);
+    const int64_t n = trainer->recipe().batch * golden.d();
+    std::vector<float> x(rows.begin() + s * n, rows.begin() + (s + 1) * n);
+    for (float& v : x) v = static_cast<float>(v / C);
+    feed(x);
     trainer->step(ctx, s);
   }
 
-  void expect(const Tensor& got, const std::string& name) {
-    const std::vector<float> want = to_f32(golden.expected.get(name));
-    ASSERT_EQ(static_cast<size_t>(got.size()), want.size()) << name;
+  void expect(const Tensor& tensor, const std::string& name) {
+    const std::vector<float> want = to_f32(golden.expected.get(name)), got = values(ctx, tensor);
+    ASSERT_EQ(got.size(), want.size()) << name;
     double largest = 0, worst = 0;
     for (size_t i = 0; i < want.size(); ++i) {
       largest = std::max(largest, std::fabs(double(want[i])));
-      worst = std::max(worst, std::fabs(double(got.data<float>()[i]) - want[i]));
+      worst = std::max(worst, std::fabs(double(got[i]) - want[i]));
     }
     EXPECT_LE(worst, kTolerance * largest) << name << ": largest magnitude " << largest;
     EXPECT_GT(largest, 0) << name;
   }
 };
 
-class SaeGolden : public testing::TestWithParam<std::string> {};
+// Each golden on each device.
+struct SaeGolden : testing::TestWithParam<std::tuple<const char*, Device>> {
+  void SetUp() override { require(device()); }
+  std::string golden() const { return std::get<0>(GetParam()); }
+  Device device() const { return std::get<1>(GetParam()); }
+};
 
 TEST_P(SaeGolden, GradientsOfTheFirstStep) {
-  Fixture f(GetParam(), 7);
+  Fixture f(Context(device()), golden(), 7);
   f.step(0);
   const SaeParameters& g = f.trainer->workspace().grad;
   f.expect(g.W_enc, "grad0/W_enc");
@@ -116,11 +119,12 @@ TEST_P(SaeGolden, GradientsOfTheFirstStep) {
   f.expect(g.threshold, "grad0/threshold");
 }
 
+// On a GPU all but the first two steps are replays of a graph.
 TEST_P(SaeGolden, HundredSteps) {
-  Fixture f(GetParam(), 1000);
+  Fixture f(Context(device()), golden(), 1000);
   const std::vector<float> loss = to_f32(f.golden.expected.get("loss")), mse = to_f32(f.golden.expected.get("mse")),
                            l0 = to_f32(f.golden.expected.get("l0"));
-  for (int64_t s = 0; s < f.recipe.steps; ++s) {
+  for (int64_t s = 0; s < f.trainer->recipe().steps; ++s) {
     f.step(s);
     const StepMetrics m = f.trainer->read_metrics(f.ctx, 1);
     EXPECT_NEAR(m.loss, loss[s], kTolerance * loss[s]) << "step " << s;
@@ -134,39 +138,55 @@ TEST_P(SaeGolden, HundredSteps) {
   f.expect(p.b_dec, "trained/b_dec");
   f.expect(p.threshold, "trained/threshold");
 
-  // folded into the memory that held the start
-  Arena arena(f.given_memory);
-  const SaeParameters folded(arena, f.golden.d(), f.golden.latents());
-  fold(f.ctx, folded, p, f.golden.config["input_scale"]);
-  f.expect(folded.W_enc, "folded/W_enc");
-  f.expect(folded.W_dec, "folded/W_dec");
-  f.expect(folded.b_enc, "folded/b_enc");
-  f.expect(folded.b_dec, "folded/b_dec");
-  f.expect(folded.threshold, "folded/threshold");
+  fold(f.ctx, f.host, p, f.golden.config["input_scale"]);
+  f.expect(f.host.W_enc, "folded/W_enc");
+  f.expect(f.host.W_dec, "folded/W_dec");
+  f.expect(f.host.b_enc, "folded/b_enc");
+  f.expect(f.host.b_dec, "folded/b_dec");
+  f.expect(f.host.threshold, "folded/threshold");
+}
+
+// Whether ops are launched one by one or replayed from a graph, and the second time as the first: the same bits.
+TEST_P(SaeGolden, GraphsAreTheSameBits) {
+  const auto train = [&](bool graphs) {
+    Context ctx(device());
+    ctx.graphs = graphs;
+    Fixture f(ctx, golden(), 13);
+    std::vector<double> metrics;
+    for (int64_t s = 0; s < 6; ++s) {
+      f.step(s);
+      const StepMetrics m = f.trainer->read_metrics(f.ctx, 1);
+      metrics.insert(metrics.end(), {m.loss, m.mse, m.penalty, m.l0, m.fvu, double(m.dead), m.threshold_mean});
+    }
+    return std::tuple(metrics, HostParameters(f.ctx, f.trainer->state().p),
+                      HostParameters(f.ctx, f.trainer->state().second_moment));
+  };
+  const auto replayed = train(true);
+  EXPECT_TRUE(train(false) == replayed);
+  EXPECT_TRUE(train(true) == replayed);
 }
 
 // With the golden's own folded parameters: after 100 steps in f32, ours differ by up to 1e-4, and a z as near to its
 // threshold as that would be compared the other way.
 TEST_P(SaeGolden, EncodeAndDecode) {
-  Fixture f(GetParam(), 7);
-  Arena arena(f.given_memory);
-  const SaeParameters p(arena, f.golden.d(), f.golden.latents());
-  to_f32(p.W_enc.data<float>(), f.golden.expected.get("folded/W_enc"));
-  to_f32(p.W_dec.data<float>(), f.golden.expected.get("folded/W_dec"));
-  to_f32(p.b_enc.data<float>(), f.golden.expected.get("folded/b_enc"));
-  to_f32(p.b_dec.data<float>(), f.golden.expected.get("folded/b_dec"));
-  to_f32(p.threshold.data<float>(), f.golden.expected.get("folded/threshold"));
+  Fixture f(Context(device()), golden(), 7);
+  Golden::load(f.host, f.golden.expected, "folded/");
+  Buffer memory;
+  const SaeParameters p = on_device(f.ctx, f.host, memory);
   const int64_t n = static_cast<int64_t>(f.rows.size()) / f.golden.d();
-  std::vector<float> latents(n * f.golden.latents()), x_hat(n * f.golden.d());
-  const Tensor fs = view(latents.data(), {n, f.golden.latents()}), xs = view(x_hat.data(), {n, f.golden.d()});
-  encode(f.ctx, fs, view(f.rows.data(), {n, f.golden.d()}), p);
-  decode(f.ctx, xs, fs, p);
-  f.expect(fs, "eval/f");
-  f.expect(xs, "eval/x_hat");
+  const Guarded x(f.ctx, DType::kF32, {n, f.golden.d()}, f.rows), latents(f.ctx, DType::kF32, {n, f.golden.latents()}),
+      x_hat(f.ctx, DType::kF32, {n, f.golden.d()});
+  encode(f.ctx, latents, x, p);
+  decode(f.ctx, x_hat, latents, p);
+  f.expect(latents, "eval/f");
+  f.expect(x_hat, "eval/x_hat");
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, SaeGolden, testing::Values("gemma_scope", "quadratic_l0"),
-                         [](const auto& p) { return p.param; });
+INSTANTIATE_TEST_SUITE_P(Cases, SaeGolden,
+                         testing::Combine(testing::Values("gemma_scope", "quadratic_l0"), testing::ValuesIn(devices())),
+                         [](const auto& p) {
+                           return std::string(std::get<0>(p.param)) + "_" + name(std::get<1>(p.param));
+                         });
 
 }  // namespace
-}  // namespace gsae
+}  // namespace gsae::test

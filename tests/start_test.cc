@@ -23,13 +23,17 @@ Recipe recipe(Recipe::Start start, uint64_t seed = 1) {
 struct Started : TrainerFixture {
   std::vector<float> x;
 
-  Started(const Recipe& r, DType precision = DType::kF32, int64_t tile = kBatch)
-      : TrainerFixture(r, tile, kWidth, kLatents, precision), x(Dictionary(kWidth, 64, 4, 9).rows(0, kBatch)) {
+  Started(const Context& on, const Recipe& r, DType precision = DType::kF32, int64_t tile = kBatch)
+      : TrainerFixture(on, r, tile, kWidth, kLatents, precision), x(Dictionary(kWidth, 64, 4, 9).rows(0, kBatch)) {
     feed(x);
     start_training(ctx, trainer->state(), trainer->workspace(), r);
   }
   const SaeState& state() { return trainer->state(); }
+  HostParameters parameters() { return {ctx, trainer->state().p}; }
 };
+
+struct Start : OnDevice {};
+ON_DEVICES(Start);
 
 void expect_unit_rows(const std::vector<float>& W_dec) {
   for (int64_t i = 0; i < kLatents; ++i) {
@@ -39,21 +43,22 @@ void expect_unit_rows(const std::vector<float>& W_dec) {
   }
 }
 
-void expect_all_zero(Tensor t) {
-  const auto* bytes = reinterpret_cast<const char*>(t.ptr);
-  for (size_t i = 0; i < t.bytes(); ++i) ASSERT_EQ(bytes[i], 0) << "byte " << i;
+void expect_all_zero(Context& ctx, Tensor t) {
+  // whatever the dtype: as many elements of four bytes
+  t = Tensor{.ptr = t.ptr, .dtype = DType::kI32, .device = t.device, .rank = 1, .dim = {int64_t(t.bytes() / 4)}};
+  const auto words = download<int32_t>(ctx, t);
+  EXPECT_EQ(words, std::vector<int32_t>(words.size()));
 }
 
-TEST(Start, Random) {
-  Started s(recipe(Recipe::Start::kRandom));
-  const SaeParameters& p = s.state().p;
-  const auto W_dec = values(p.W_dec), W_enc = values(p.W_enc);
+TEST_P(Start, Random) {
+  const HostParameters p = Started(ctx, recipe(Recipe::Start::kRandom)).parameters();
+  const auto &W_dec = p.W_dec, &W_enc = p.W_enc;
   expect_unit_rows(W_dec);
   for (int64_t i = 0; i < kLatents; ++i)
     for (int64_t c = 0; c < kWidth; ++c) ASSERT_EQ(W_enc[c * kLatents + i], W_dec[i * kWidth + c]);
-  EXPECT_EQ(values(p.threshold), std::vector<float>(kLatents, 0.001f));
-  EXPECT_EQ(values(p.b_enc), std::vector<float>(kLatents));
-  EXPECT_EQ(values(p.b_dec), std::vector<float>(kWidth));
+  EXPECT_EQ(p.threshold, std::vector<float>(kLatents, 0.001f));
+  EXPECT_EQ(p.b_enc, std::vector<float>(kLatents));
+  EXPECT_EQ(p.b_dec, std::vector<float>(kWidth));
 
   // Uniform on [-a, a] before the scaling: no direction is preferred, and rows do not repeat. The mean of 203 * 24
   // elements of standard deviation 24^-1/2 is within 4 standard errors, 0.012; the largest cosine of two of 203 random
@@ -70,34 +75,32 @@ TEST(Start, Random) {
   EXPECT_LT(largest, 0.9);
 }
 
-TEST(Start, CountersAndMomentsAreZero) {
+TEST_P(Start, CountersAndMomentsAreZero) {
   for (const auto start : {Recipe::Start::kRandom, Recipe::Start::kData}) {
-    Started s(recipe(start));
+    Started s(ctx, recipe(start));
     const SaeState& t = s.state();
     for (const Tensor& zero : {t.second_moment.W_enc, t.second_moment.W_dec, t.second_moment.b_enc,
                                t.second_moment.b_dec, t.second_moment.threshold, t.fired, t.idle, t.fired_total,
                                t.sum_error, t.sum_l0, t.sum_penalty, t.sum_x, t.sum_x2, t.p.b_enc})
-      expect_all_zero(zero);
+      expect_all_zero(ctx, zero);
   }
 }
 
-TEST(Start, TheSeedReproduces) {
+TEST_P(Start, TheSeedReproduces) {
   for (const auto start : {Recipe::Start::kRandom, Recipe::Start::kData}) {
-    Started a(recipe(start, 1)), b(recipe(start, 1)), c(recipe(start, 2));
-    EXPECT_EQ(values(a.state().p.W_dec), values(b.state().p.W_dec));
-    EXPECT_EQ(values(a.state().p.W_enc), values(b.state().p.W_enc));
-    EXPECT_EQ(values(a.state().p.threshold), values(b.state().p.threshold));
-    EXPECT_NE(values(a.state().p.W_dec), values(c.state().p.W_dec));
+    const auto parameters = [&](uint64_t seed) { return Started(ctx, recipe(start, seed)).parameters(); };
+    const HostParameters first = parameters(1);
+    EXPECT_TRUE(parameters(1) == first);
+    EXPECT_NE(parameters(2).W_dec, first.W_dec);
     const Threads one(1);
-    Started d(recipe(start, 1));
-    EXPECT_EQ(values(a.state().p.W_enc), values(d.state().p.W_enc));
+    EXPECT_TRUE(parameters(1) == first);
   }
 }
 
-TEST(Start, FromData) {
-  Started s(recipe(Recipe::Start::kData));
-  const SaeParameters& p = s.state().p;
-  const auto W_dec = values(p.W_dec), W_enc = values(p.W_enc), theta = values(p.threshold), b_dec = values(p.b_dec);
+TEST_P(Start, FromData) {
+  Started s(ctx, recipe(Recipe::Start::kData));
+  const HostParameters p = s.parameters();
+  const auto &W_dec = p.W_dec, &W_enc = p.W_enc, &theta = p.threshold, &b_dec = p.b_dec;
   expect_unit_rows(W_dec);
 
   const double gain = double(W_enc[0]) / W_dec[0];
@@ -131,65 +134,93 @@ TEST(Start, FromData) {
 }
 
 // A tile is enough for the threshold and the gain, while b_dec is the mean of the whole batch.
-TEST(Start, FromDataByTile) {
+TEST_P(Start, FromDataByTile) {
   const int64_t tile = 100;
-  Started s(recipe(Recipe::Start::kData), DType::kF32, tile);
-  const SaeParameters& p = s.state().p;
+  Started s(ctx, recipe(Recipe::Start::kData), DType::kF32, tile);
+  const HostParameters p = s.parameters();
   const std::vector<float> first(s.x.begin(), s.x.begin() + tile * kWidth);
   EXPECT_NEAR(mean(Reference(first, p).l0), 6, 2.0 / tile);
   double sum = 0;
   for (int64_t r = 0; r < kBatch; ++r) sum += s.x[r * kWidth];
-  EXPECT_NEAR(p.b_dec.data<float>()[0], sum / kBatch, 1e-7);
+  EXPECT_NEAR(p.b_dec[0], sum / kBatch, 1e-7);
 }
 
 // More latents asked for than there are, or fewer than one in the whole tile: clamped, and finite.
-TEST(Start, ExtremeStartL0) {
+TEST_P(Start, ExtremeStartL0) {
   for (const double l0 : {0.0, 1e-6, double(kLatents), 1e9}) {
     Recipe r = recipe(Recipe::Start::kData);
     r.start_l0 = l0;
-    Started s(r);
-    for (const Tensor& t : {s.state().p.W_enc, s.state().p.threshold})
-      for (const float v : values(t)) ASSERT_TRUE(std::isfinite(v)) << l0;
-    EXPECT_GT(s.state().p.threshold.data<float>()[0], 0) << l0;
+    const HostParameters p = Started(ctx, r).parameters();
+    for (const auto& v : {p.W_enc, p.threshold})
+      for (const float value : v) ASSERT_TRUE(std::isfinite(value)) << l0;
+    EXPECT_GT(p.threshold[0], 0) << l0;
   }
 }
 
 // Nothing varies: no quantile, no least squares; still a start that training can leave.
-TEST(Start, ConstantData) {
+TEST_P(Start, ConstantData) {
   Recipe r = recipe(Recipe::Start::kData);
-  TrainerFixture f(r, kBatch, kWidth, kLatents, DType::kF32);
+  TrainerFixture f(ctx, r, kBatch, kWidth, kLatents, DType::kF32);
   f.feed(std::vector<float>(kBatch * kWidth, 0.25f));
   start_training(f.ctx, f.trainer->state(), f.trainer->workspace(), r);
   for (const Tensor& t : {f.trainer->state().p.W_enc, f.trainer->state().p.threshold})
-    for (const float v : values(t)) ASSERT_TRUE(std::isfinite(v));
+    for (const float v : values(ctx, t)) ASSERT_TRUE(std::isfinite(v));
 }
 
-TEST(Start, Bf16CopiesAreInStep) {
+TEST_P(Start, Bf16CopiesAreInStep) {
   for (const auto start : {Recipe::Start::kRandom, Recipe::Start::kData}) {
-    Started s(recipe(start), DType::kBF16);
-    for (const auto& [copy, weight] :
-         {std::pair{s.state().W_enc16, s.state().p.W_enc}, {s.state().W_dec16, s.state().p.W_dec}})
-      for (int64_t i = 0; i < weight.size(); ++i)
-        ASSERT_EQ(copy.data<BF16>()[i].bits, to_bf16(weight.data<float>()[i]).bits) << i;
+    Started s(ctx, recipe(start), DType::kBF16);
+    for (const auto& [narrow, wide] :
+         {std::pair{s.state().W_enc16, s.state().p.W_enc}, {s.state().W_dec16, s.state().p.W_dec}}) {
+      const auto copies = download<BF16>(ctx, narrow);
+      const auto weights = values(ctx, wide);
+      for (size_t i = 0; i < weights.size(); ++i) ASSERT_EQ(copies[i].bits, to_bf16(weights[i]).bits) << i;
+    }
   }
 }
 
-TEST(Start, FromGivenParameters) {
-  Started source(recipe(Recipe::Start::kData));
-  TrainerFixture f(recipe(Recipe::Start::kRandom), kBatch, kWidth, kLatents, DType::kBF16);
-  start_from(f.ctx, f.trainer->state(), source.state().p);
-  const SaeState& s = f.trainer->state();
-  EXPECT_EQ(values(s.p.W_enc), values(source.state().p.W_enc));
-  EXPECT_EQ(values(s.p.W_dec), values(source.state().p.W_dec));
-  EXPECT_EQ(values(s.p.b_enc), values(source.state().p.b_enc));
-  EXPECT_EQ(values(s.p.b_dec), values(source.state().p.b_dec));
-  EXPECT_EQ(values(s.p.threshold), values(source.state().p.threshold));
-  for (const Tensor& zero : {s.second_moment.W_enc, s.second_moment.threshold, s.idle, s.fired_total, s.sum_error})
-    expect_all_zero(zero);
-  EXPECT_EQ(s.W_enc16.data<BF16>()[5].bits, to_bf16(s.p.W_enc.data<float>()[5]).bits);
+// From the host's memory, as the command reads them, which may go at once; and from the device's own.
+TEST_P(Start, FromGivenParameters) {
+  Started source(ctx, recipe(Recipe::Start::kData));
+  const HostParameters want = source.parameters();
+  const auto expect_started = [&](const TrainerFixture& f) {
+    const SaeState& s = f.trainer->state();
+    EXPECT_TRUE(HostParameters(ctx, s.p) == want);
+    for (const Tensor& zero : {s.second_moment.W_enc, s.second_moment.threshold, s.idle, s.fired_total, s.sum_error})
+      expect_all_zero(ctx, zero);
+    EXPECT_EQ(download<BF16>(ctx, s.W_enc16)[5].bits, to_bf16(want.W_enc[5]).bits);
+  };
+  const Recipe r = recipe(Recipe::Start::kRandom);
+  TrainerFixture device(ctx, r, kBatch, kWidth, kLatents, DType::kBF16);
+  start_from(ctx, device.trainer->state(), source.state().p);
+  expect_started(device);
 
-  TrainerFixture other(recipe(Recipe::Start::kRandom), kBatch, kWidth, kLatents + 1, DType::kF32);
+  TrainerFixture host(ctx, r, kBatch, kWidth, kLatents, DType::kBF16);
+  {
+    HostParameters given = want;
+    SaeParameters p;
+    p.W_enc = view(given.W_enc.data(), {kWidth, kLatents}), p.W_dec = view(given.W_dec.data(), {kLatents, kWidth});
+    p.b_enc = view(given.b_enc.data(), {kLatents}), p.b_dec = view(given.b_dec.data(), {kWidth});
+    p.threshold = view(given.threshold.data(), {kLatents});
+    start_from(ctx, host.trainer->state(), p);
+  }
+  expect_started(host);
+
+  TrainerFixture other(ctx, r, kBatch, kWidth, kLatents + 1, DType::kF32);
   EXPECT_THROW(start_from(other.ctx, other.trainer->state(), source.state().p), Error);
+}
+
+// The host prepares it but for one product and one sum, which round otherwise: theta is a quantile of z, and the factor
+// a mean, so both are as near as z is, sums of kWidth products.
+TEST_P(Start, IsThatOfTheCpu) {
+  for (const auto start : {Recipe::Start::kRandom, Recipe::Start::kData}) {
+    const HostParameters here = Started(ctx, recipe(start)).parameters(),
+                         cpu = Started(Context(Device::kCpu), recipe(start)).parameters();
+    EXPECT_EQ(here.W_dec, cpu.W_dec);
+    EXPECT_EQ(here.b_dec, cpu.b_dec);
+    expect_close(here.W_enc, cpu.W_enc, start == Recipe::Start::kRandom ? 0 : 1e-5);
+    expect_close(here.threshold, cpu.threshold, start == Recipe::Start::kRandom ? 0 : 1e-5);
+  }
 }
 
 }  // namespace

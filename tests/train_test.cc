@@ -10,6 +10,7 @@
 #include "io/npz.h"
 #include "io/safetensors.h"
 #include "kernels/matmul.h"
+#include "tests/paths.h"
 #include "tests/run_binary.h"
 
 namespace gsae::test {
@@ -59,7 +60,7 @@ class TrainGolden : public testing::TestWithParam<std::string> {};
 // of each tensor's largest magnitude, and of each loss, the project's tolerance for these goldens.
 TEST_P(TrainGolden, FromSavedActivationsInFileOrder) {
   constexpr double kTolerance = 1e-4;
-  const std::string folder = std::string(GSAE_TEST_DATA) + "/sae/" + GetParam();
+  const std::string folder = test_data(std::string("sae/") + GetParam());
   const auto config = read_json(folder + "/config.json");
   const auto number = [&](const char* key) { return config.at(key).dump(); };  // the shortest that reads back the same
   const bool quadratic = config.at("penalty") == "quadratic";

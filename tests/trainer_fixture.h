@@ -8,6 +8,7 @@
 
 #include "kernels/philox.h"
 #include "sae/sae_trainer.h"
+#include "tests/harness.h"
 
 namespace gsae::test {
 
@@ -64,27 +65,51 @@ class Dictionary {
   double scale_;
 };
 
-// A trainer on memory of its own.
+// Memory on the context's device, full of NaN: what is read must have been written.
+inline Buffer nan_memory(Context& ctx, size_t bytes) {
+  Buffer memory(ctx.device(), bytes);
+  const std::vector<int32_t> nan(bytes / sizeof(int32_t), -1);
+  Tensor all = view(reinterpret_cast<int32_t*>(memory.data()), {static_cast<int64_t>(nan.size())});
+  all.device = ctx.device();
+  upload(ctx, all, nan);
+  return memory;
+}
+
+// A trainer on memory of its own, on the context's device.
 struct TrainerFixture {
-  Context ctx{Device::kCpu};
+  Context ctx;
   Buffer memory;
   std::unique_ptr<SaeTrainer> trainer;
 
-  TrainerFixture(const Recipe& recipe, int64_t tile, int64_t width, int64_t latents, DType precision) {
+  TrainerFixture(const Context& on, const Recipe& recipe, int64_t tile, int64_t width, int64_t latents, DType precision)
+      : ctx(on) {
     Arena plan;
     SaeTrainer(plan, recipe, tile, width, latents, precision);
-    memory = Buffer(Device::kCpu, plan.used());
-    std::fill_n(memory.data(), memory.size(), std::byte{0xff});  // NaN: what is read must have been written
+    memory = nan_memory(ctx, plan.used());
     Arena arena(memory);
     trainer = std::make_unique<SaeTrainer>(arena, recipe, tile, width, latents, precision);
   }
 
-  void feed(const std::vector<float>& rows) {
-    std::copy(rows.begin(), rows.end(), trainer->workspace().x.data<float>());
-  }
+  void feed(const std::vector<float>& rows) { upload(ctx, trainer->workspace().x, rows); }
 };
 
-inline std::vector<float> values(Tensor t) { return {t.data<float>(), t.data<float>() + t.size()}; }
+inline std::vector<float> values(Context& ctx, Tensor t) { return download<float>(ctx, t); }
+
+// The parameters of an SAE, on the host.
+struct HostParameters {
+  int64_t d, latents;
+  std::vector<float> W_enc, W_dec, b_enc, b_dec, threshold;
+
+  HostParameters(Context& ctx, const SaeParameters& p)
+      : d(p.width()),
+        latents(p.latents()),
+        W_enc(values(ctx, p.W_enc)),
+        W_dec(values(ctx, p.W_dec)),
+        b_enc(values(ctx, p.b_enc)),
+        b_dec(values(ctx, p.b_dec)),
+        threshold(values(ctx, p.threshold)) {}
+  bool operator==(const HostParameters&) const = default;
+};
 
 // What the SAE makes of rows x (n, d), in doubles, from the formula: z = (x - b_dec) W_enc + b_enc.
 struct Reference {
@@ -92,10 +117,10 @@ struct Reference {
   std::vector<int64_t> fired;            // (F)
   double nearest = HUGE_VAL;             // the smallest |z - theta|: nearer than rounding, f32 may decide otherwise
 
-  Reference(const std::vector<float>& x, const SaeParameters& p) {
-    const int64_t d = p.width(), latents = p.latents(), n = static_cast<int64_t>(x.size()) / d;
-    const float *W_enc = p.W_enc.data<float>(), *W_dec = p.W_dec.data<float>(), *b_enc = p.b_enc.data<float>(),
-                *b_dec = p.b_dec.data<float>(), *theta = p.threshold.data<float>();
+  Reference(const std::vector<float>& x, const HostParameters& p) {
+    const int64_t d = p.d, latents = p.latents, n = static_cast<int64_t>(x.size()) / d;
+    const float *W_enc = p.W_enc.data(), *W_dec = p.W_dec.data(), *b_enc = p.b_enc.data(), *b_dec = p.b_dec.data(),
+                *theta = p.threshold.data();
     x_hat.resize(n * d), error.resize(n), l0.resize(n), fired.resize(latents);
     std::vector<double> z(latents);
     for (int64_t r = 0; r < n; ++r) {
