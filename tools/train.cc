@@ -29,6 +29,15 @@ constexpr double kL0Tolerance = 0.05;  // beyond it, a run says that it missed t
 // What a process needs beside its plan: code, libraries, stacks, oneDNN's compiled products.
 constexpr int64_t kProcessBytes = int64_t{96} << 20;
 
+// Where the run takes place; before anything is read.
+Context context_of(const TrainOptions& o) {
+  Context ctx = o.common.context();
+  if (o.precision == "tf32" && ctx.device() == Device::kCpu)
+    throw UsageError("--precision tf32: only GPUs have such products, and this run is on the CPU: bf16 or f32");
+  ctx.graphs = !o.eager;
+  return ctx;
+}
+
 // Rows per tile of the SAE step. On the CPU what is (tile, F) should stay in the caches; a GPU takes the whole batch,
 // as long as its four (tile, F) tensors stay within 2 GiB: each further tile reads and writes the weights' gradients
 // again.
@@ -141,7 +150,6 @@ void train_on(Context& ctx, Run& run, SourcePlan from) {
   const DType precision = run.options.sae_precision();
   const int64_t d = from.width, F = run.plan.width;
   catch_interrupts();
-  ctx.graphs = !run.options.eager;
   const int64_t rows = plan_memory(ctx, run, from);
   std::unique_ptr<SavedParameters> given;
   if (!run.options.init.empty()) given = std::make_unique<SavedParameters>(run.options.init, d, F);
@@ -195,7 +203,7 @@ void train_on_activations(const TrainOptions& o) {
     throw UsageError(fmt::format("--layer {} --site {}: must be one layer and one site: those that {} is of", o.layer,
                                  o.site, o.activations));
   plan_training(o, 1);  // what is typed is checked before files are opened
-  Context ctx = o.common.context();
+  Context ctx = context_of(o);
   const auto open = [&, wanted = Place{sites[0], layer}] {
     return std::make_unique<FileSource>(o.activations, wanted, o.place_typed, parse_count(o.batch));
   };
@@ -251,7 +259,7 @@ void train_on_model(const TrainOptions& o) {
   run.options.data.context = o.data.context_for(config);
   const int64_t T = run.options.data.context;
 
-  Context ctx = o.common.context();
+  Context ctx = context_of(o);
   SourcePlan from;
   from.memory = MemoryPlan(ctx);  // before the weights are there
   const Gemma2 model(ctx, run.model_folder, o.data.compute());
