@@ -90,12 +90,58 @@ INSTANTIATE_TEST_SUITE_P(
         Impossible{"--context", "1", "--context", "1024"},  // the demo's positions
         Impossible{"--context", "4096", "--context", "1024"}, Impossible{"--preset", "best", "gemma-scope", "default"},
         Impossible{"--dtype", "f8", "bf16", "f32"}, Impossible{"--precision", "f8", "bf16", "f32"},
-        Impossible{"--device", "tpu", "cpu", "cuda"}, Impossible{"--threads", "-1", "--threads", "4096"}));
+        Impossible{"--device", "tpu", "cpu", "cuda"}, Impossible{"--device", "cuda:", "cuda:", "cuda:N"},
+        Impossible{"--device", "cuda:x", "cuda:x", "cuda:N"}, Impossible{"--device", "cuda:-1", "cuda:-1", "cuda:N"},
+        Impossible{"--device", "cuda:1.5", "cuda:1.5", "cuda:N"},
+        Impossible{"--model-batch", "0", "--model-batch", "at least 1"},
+        Impossible{"--profile-steps", "1", "--profile-steps 1", "A:B"},
+        Impossible{"--profile-steps", "a:b", "--profile-steps", "'a'"},
+        Impossible{"--profile-steps", "0:", "--profile-steps", "count ''"},
+        Impossible{"--profile-steps", "1:1", "--profile-steps", "at least 2"},
+        Impossible{"--profile-steps", "1:0", "--profile-steps", "at least 2"},
+        Impossible{"--profile-steps", "0:1:2", "--profile-steps", "'1:2'"},
+        Impossible{"--profile-steps", "2:9", "--profile-steps 2:9", "0 to 1"},
+        Impossible{"--threads", "-1", "--threads", "4096"}));
 
+// Of every command that computes: why it is not there, and what is. The same for a machine without a driver or a GPU,
+// and for a build without CUDA.
 TEST(Cli, AGpuThatIsNotThereIsAnErrorThatNamesTheCpu) {
   const TempFolder folder;
-  expect_outcome(run_binary(small_run(folder / "run", {"--device", "cuda:4000"})), 1,
-                 {available(Device::kCuda) ? "this machine has" : "--device cpu"});
+  std::map<std::string, std::string> none;
+  if (cuda_backend() == CudaBackend::kEmulated) none = {{"GSAE_EMULATED_GPUS", "0"}};
+  if (cuda_backend() == CudaBackend::kGpu) none = {{"CUDA_VISIBLE_DEVICES", ""}};
+  const std::string why = cuda_backend() == CudaBackend::kNone ? "GSAE_CUDA=OFF" : "driver";
+  const std::vector<std::vector<std::string>> commands{
+      small_run(folder / "run"),
+      {"eval", "--model", "demo"},
+      {"activations", "--model", "demo", "--layer", "0", "--out", folder / "a.safetensors"},
+      {"doctor"}};
+  for (const auto& command : commands)
+    for (const char* device : {"cuda", "cuda:0", "cuda:7"}) {
+      std::vector<std::string> words = command;
+      words.insert(words.end(), {"--device", device});
+      const Outcome o = run_binary(words, none);
+      expect_outcome(o, 1, {std::string("--device ") + device, why, "--device cpu"});
+      EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << o.err;
+    }
+  EXPECT_EQ(folder.count(), 0);
+}
+
+TEST(Cli, AnotherGpuThanThereAreIsAnErrorThatCountsThem) {
+  if (!available(Device::kCuda)) GTEST_SKIP() << why_unavailable(Device::kCuda);
+  const TempFolder folder;
+  const Outcome o = run_binary(small_run(folder / "run", {"--device", "cuda:63"}));
+  expect_outcome(o, 1, {"cuda:63: this machine has", "cuda:0"});
+  EXPECT_EQ(o.err.find(".cu"), std::string::npos) << "no business of the user's: " << o.err;
+  EXPECT_EQ(folder.count(), 0);
+}
+
+// Nothing but other options helps.
+TEST(Cli, Tf32OnTheCpuIsAUsageError) {
+  const TempFolder folder;
+  expect_outcome(run_binary(small_run(folder / "run", {"--precision", "tf32", "--device", "cpu"})), 2,
+                 {"--precision tf32", "GPU", "bf16", "f32"});
+  EXPECT_EQ(folder.count(), 0);
 }
 
 TEST(Cli, TheDefaultModelThatIsNotInTheCacheComesWithWhatToDo) {

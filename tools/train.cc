@@ -27,6 +27,15 @@ namespace {
 
 constexpr double kL0Tolerance = 0.05;  // beyond it, a run says that it missed the sparsity asked for
 
+// Where the run takes place; before anything is read.
+Context context_of(const TrainOptions& o) {
+  Context ctx = o.common.context();
+  if (o.precision == "tf32" && ctx.device() == Device::kCpu)
+    throw UsageError("--precision tf32: only GPUs have such products, and this run is on the CPU: bf16 or f32");
+  ctx.graphs = !o.eager;
+  return ctx;
+}
+
 // What the products of this run could reach, before its memory is taken.
 void measure_peaks(const Context& ctx, Run& run) {
   const DType model_dtype = run.options.data.compute(), sae_dtype = run.options.sae_precision();
@@ -103,7 +112,6 @@ void train_on(Context& ctx, Run& run, SourcePlan from) {
   const DType precision = run.options.sae_precision();
   const int64_t d = from.width, F = run.plan.width;
   catch_interrupts();
-  ctx.graphs = !run.options.eager;
   const int64_t rows = plan_memory(ctx, run, from);
   std::unique_ptr<SavedParameters> given;
   if (!run.options.init.empty()) given = std::make_unique<SavedParameters>(run.options.init, d, F);
@@ -157,7 +165,7 @@ void train_on_activations(const TrainOptions& o) {
     throw UsageError(fmt::format("--layer {} --site {}: must be one layer and one site: those that {} is of", o.layer,
                                  o.site, o.activations));
   plan_training(o, 1);  // what is typed is checked before files are opened
-  Context ctx = o.common.context();
+  Context ctx = context_of(o);
   const auto open = [&, wanted = Place{sites[0], layer}] {
     return std::make_unique<FileSource>(o.activations, wanted, o.place_typed, parse_count(o.batch));
   };
@@ -213,7 +221,7 @@ void train_on_model(const TrainOptions& o) {
   run.options.data.context = o.data.context_for(config);
   const int64_t T = run.options.data.context;
 
-  Context ctx = o.common.context();
+  Context ctx = context_of(o);
   SourcePlan from;
   from.memory = MemoryPlan(ctx);  // before the weights are there
   const Gemma2 model(ctx, run.model_folder, o.data.compute());

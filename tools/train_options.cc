@@ -92,6 +92,8 @@ TrainPlan plan_training(const TrainOptions& o, int64_t d) {
     if (tokens < batch) throw UsageError(fmt::format("--tokens {}: must be at least one batch ({})", text, batch));
     steps = tokens / batch;
   }
+  if (plan.profile_end > 0 && plan.profile_begin >= steps)
+    throw UsageError(fmt::format("--profile-steps {}: this run has the steps 0 to {}", o.profile_steps, steps - 1));
   plan.tokens = steps * batch;
   if (!o.buffer.empty()) plan.buffer = parse_whole("--buffer", o.buffer, 1, std::numeric_limits<int32_t>::max());
   if (!(o.input_scale >= 0 && std::isfinite(o.input_scale)))
