@@ -119,6 +119,36 @@ TEST_F(Emulation, CollectivesFollowTheirDefinitions) {
   }
 }
 
+// Three groups of lanes on their own ways, one of them much longer; then all together again.
+__global__ void groups_apart(int* out) {
+  const int lane = threadIdx.x % 32;
+  int sum = 0;
+  if (lane < 8) {
+    for (int i = 0; i < 20; ++i) sum += __shfl_xor_sync(0xffu, lane, 1 + i % 7);
+  } else if (lane < 24) {
+    sum = __shfl_sync(0xffff00u, lane, 8);
+    __syncwarp(0xffff00u);
+    sum += static_cast<int>(__ballot_sync(0xffff00u, lane % 2) >> 8);
+  } else {
+    sum = __shfl_sync(0xff000000u, lane, 31);
+  }
+  out[threadIdx.x] = sum + __shfl_xor_sync(kAll, lane, 16);
+}
+TEST_F(Emulation, GroupsOfAWarpDoNotMix) {
+  Guarded out(ctx, DType::kF32, {64});
+  launch(groups_apart, 1, 64, 0, stream, reinterpret_cast<int*>(Tensor(out).ptr));
+  std::vector<int> got(64);
+  CUDA_CHECK(cudaMemcpyAsync(got.data(), Tensor(out).ptr, 256, cudaMemcpyDefault, stream));
+  for (int t = 0; t < 64; ++t) {
+    const int lane = t % 32;
+    int want = lane ^ 16;
+    if (lane < 8)
+      for (int i = 0; i < 20; ++i) want += lane ^ (1 + i % 7);
+    else want += lane < 24 ? 8 + 0xaaaa : 31;
+    EXPECT_EQ(got[t], want) << "thread " << t;
+  }
+}
+
 // ---- memory
 
 __global__ void writes_one_too_many(float* x, int n) {
