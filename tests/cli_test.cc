@@ -2,6 +2,7 @@
 // overwritten. Status 2 is a command line that cannot be meant, 1 what went wrong.
 #include "tests/run_binary.h"
 
+#include "kernels/context.h"
 #include "tests/paths.h"
 
 namespace gsae {
