@@ -1,5 +1,6 @@
 // The commands through the binary: what a wrong command line, a missing file or a bad one gives, and that nothing is
 // overwritten. Status 2 is a command line that cannot be meant, 1 what went wrong.
+#include "kernels/context.h"
 #include "tests/run_binary.h"
 
 #include "kernels/context.h"

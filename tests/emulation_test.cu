@@ -4,6 +4,7 @@
 #include "kernels/graph.h"
 #include "kernels/launch.h"
 #include "kernels/matmul.h"
+#include "kernels/transfer.h"
 #include "tests/harness.h"
 
 namespace gsae::test {
@@ -298,6 +299,18 @@ TEST_F(EmulationAsynchrony, QueriesSayWhatIsPendingAndEnd) {
   EXPECT_EQ(value(), 6);
 }
 
+TEST_F(EmulationAsynchrony, AReadbackIsNotReadyAtOnce) {
+  Readback readback(ctx, 4);
+  Tensor one = view(device, {1});
+  one.device = Device::kCuda;
+  readback.request(ctx, one);
+  if (late) {
+    EXPECT_FALSE(readback.ready());
+    EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess);  // that is no error
+  }
+  EXPECT_EQ(readback.wait<int>(), std::vector{1});
+}
+
 TEST_F(EmulationAsynchrony, FreeingWaits) {
   {
     Buffer gone(Device::kCuda, 4);
@@ -418,6 +431,20 @@ TEST_F(Emulation, AProductStaysInsideItsAllocations) {
   tall.dim[0] = wide.dim[0] = 5;
   expect_contains(product(wide, tall, b), "takes 160 bytes, and 128");
   expect_contains(product(Tensor(b).rows(0, 4), a, b), "overlaps the result");
+}
+
+TEST_F(Emulation, AnAlgorithmServesItsOwnProblemAlone) {
+  Guarded a(ctx, DType::kF32, {4, 8}, std::vector<float>(32)), b(ctx, DType::kF32, {8, 8}, std::vector<float>(64));
+  Guarded out(ctx, DType::kF32, {4, 8});
+  const auto both = [&] {
+    matmul(ctx, out, a, b);
+    matmul(ctx, out, a, b, {.transpose_b = true});
+  };
+  both();
+  auto& chosen = ctx.cuda().matmul_algorithms;
+  ASSERT_EQ(chosen.size(), 2u);
+  std::swap(chosen.begin()->second, std::next(chosen.begin())->second);
+  EXPECT_THROW(both(), Error);
 }
 
 }  // namespace
