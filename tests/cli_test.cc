@@ -3,6 +3,7 @@
 #include "kernels/context.h"
 #include "tests/run_binary.h"
 
+#include "kernels/context.h"
 #include "tests/paths.h"
 
 namespace gsae {
