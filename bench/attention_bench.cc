@@ -65,7 +65,6 @@ const Peaks& peaks(Context& ctx, DType dtype) {
 // device's matrix products would take for them, or its copies for the operands if that is longer, as a part of the time
 // taken; exp/s: scores, each with its exp and its tanh.
 void attention(benchmark::State& state, Device device, DType dtype) {
-  if (!available(device)) return state.SkipWithError(why_unavailable(device).c_str());
   const int64_t B = state.range(0), heads = state.range(1), kv_heads = state.range(2), T = state.range(3),
                 size = state.range(4), window = state.range(5);
   Context ctx(device);
@@ -85,7 +84,12 @@ void attention(benchmark::State& state, Device device, DType dtype) {
   for (const Tensor& t : {q, k, v}) random_normal(ctx, t, Random(2, Random::kSampleRows), 1);
 
   const AttentionOptions options{.scale = 0.1f, .softcap = 50, .window = window};
-  for (auto _ : state) state.SetIterationTime(seconds(ctx, [&] { gsae::attention(ctx, out, q, k, v, options); }));
+  double time = 0;
+  for (auto _ : state) {
+    const double t = seconds(ctx, [&] { gsae::attention(ctx, out, q, k, v, options); });
+    state.SetIterationTime(t);
+    time += t;
+  }
 
   double pairs = 0;
   for (int64_t i = 0; i < T; ++i) pairs += static_cast<double>(window ? std::min(i + 1, window) : i + 1);
@@ -95,8 +99,7 @@ void attention(benchmark::State& state, Device device, DType dtype) {
   const double runs = static_cast<double>(state.iterations());
   state.counters["FLOP/s"] = benchmark::Counter(flop * runs, benchmark::Counter::kIsRate);
   state.counters["exp/s"] = benchmark::Counter(pairs * runs, benchmark::Counter::kIsRate);
-  state.counters["of_bound"] =
-      benchmark::Counter(std::max(flop / peak.flops, bytes / peak.bytes) * runs, benchmark::Counter::kIsRate);
+  state.counters["of_bound"] = std::max(flop / peak.flops, bytes / peak.bytes) * runs / time;
 }
 
 // The demo model's full and sliding layers; the 2B's sliding and full layers on one context of 1024, and of 8192.
@@ -117,10 +120,17 @@ void batches(benchmark::internal::Benchmark* b) {
       ->Args({1, 32, 16, 8192, 128, 4096})
       ->Args({1, 8, 4, 8192, 256, 0});
 }
-BENCHMARK_CAPTURE(attention, cpu_f32, Device::kCpu, DType::kF32)->Apply(contexts);
-BENCHMARK_CAPTURE(attention, cpu_bf16, Device::kCpu, DType::kBF16)->Apply(contexts);
-BENCHMARK_CAPTURE(attention, cuda_f32, Device::kCuda, DType::kF32)->Apply(batches);
-BENCHMARK_CAPTURE(attention, cuda_bf16, Device::kCuda, DType::kBF16)->Apply(batches);
+
+const bool registered = [] {
+  for (const Device device : {Device::kCpu, Device::kCuda})
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      if (!available(device)) continue;
+      const std::string title = std::string("attention/") + name(device) + "_" + name(dtype);
+      benchmark::RegisterBenchmark(title.c_str(), attention, device, dtype)
+          ->Apply(device == Device::kCuda ? batches : contexts);
+    }
+  return true;
+}();
 
 }  // namespace gsae::bench
 

@@ -15,15 +15,17 @@ void forget_faults(CudaState& s) { CUDA_CHECK(cudaMemsetAsync(s.fault, 0xff, siz
 std::shared_ptr<CudaState> make_state(int index) {
   int count = 0;
   CUDA_CHECK(cudaGetDeviceCount(&count));
-  CHECK(0 <= index && index < count,
-        "cuda:" + std::to_string(index) + ": this machine has " + std::to_string(count) +
-            (count == 1 ? " GPU, cuda:0" : " GPUs, cuda:0 to cuda:" + std::to_string(count - 1)));
+  const std::string name = "cuda:" + std::to_string(index);
+  if (index < 0 || index >= count)
+    throw Error(name + ": this machine has " + std::to_string(count) +
+                (count == 1 ? " GPU, cuda:0" : " GPUs, cuda:0 to cuda:" + std::to_string(count - 1)));
   CUDA_CHECK(cudaSetDevice(index));
   int major = 0, minor = 0;
   CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index));
   CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index));
-  CHECK(major >= 8, "cuda:" + std::to_string(index) + " is of compute capability " + std::to_string(major) + "." +
-                        std::to_string(minor) + "; 8.0 (Ampere) or later is needed: use --device cpu");
+  if (major < 8)
+    throw Error(name + " is of compute capability " + std::to_string(major) + "." + std::to_string(minor) +
+                "; 8.0 (Ampere) or later is needed: use --device cpu");
 
   auto s = std::shared_ptr<CudaState>(new CudaState, [](CudaState* p) {
     (void)cudaFree(p->workspace);
@@ -85,9 +87,8 @@ std::byte* allocate(size_t bytes) {
     (void)cudaGetLastError();
     size_t free = 0, total = 0;
     (void)cudaMemGetInfo(&free, &total);
-    CHECK(false, "out of device memory: wanted " + std::to_string(bytes >> 20) + " MiB, " + std::to_string(free >> 20) +
-                     " MiB of " + std::to_string(total >> 20) +
-                     " are free; choose a smaller --buffer, --batch or --width");
+    throw Error("out of device memory: wanted " + std::to_string(bytes >> 20) + " MiB, " + std::to_string(free >> 20) +
+                " MiB of " + std::to_string(total >> 20) + " are free; choose a smaller --buffer, --batch or --width");
   }
   CUDA_CHECK(e);
   return p;

@@ -132,6 +132,12 @@ Gemma2::Gemma2(Context& ctx, const GemmaConfig& config, DType compute, uint64_t 
       product_(ctx.device() == Device::kCpu ? DType::kF32 : compute),
       weights_(ctx, config_, compute, seed) {}
 
+Gemma2::Gemma2(Device device, const GemmaConfig& config, DType compute)
+    : config_(config),
+      compute_(compute),
+      product_(device == Device::kCpu ? DType::kF32 : compute),
+      weights_(config_, compute) {}
+
 int64_t Gemma2::site_width(Site s) const {
   return s == Site::kAtt ? config_.heads * config_.head_width : config_.width;
 }

@@ -1,6 +1,9 @@
 // The commands through the binary: what a wrong command line, a missing file or a bad one gives, and that nothing is
 // overwritten. Status 2 is a command line that cannot be meant, 1 what went wrong.
+#include "kernels/context.h"
 #include "tests/run_binary.h"
+
+#include "tests/paths.h"
 
 namespace gsae {
 namespace {
@@ -87,11 +90,58 @@ INSTANTIATE_TEST_SUITE_P(
         Impossible{"--context", "1", "--context", "1024"},  // the demo's positions
         Impossible{"--context", "4096", "--context", "1024"}, Impossible{"--preset", "best", "gemma-scope", "default"},
         Impossible{"--dtype", "f8", "bf16", "f32"}, Impossible{"--precision", "f8", "bf16", "f32"},
-        Impossible{"--device", "tpu", "cpu", "cuda"}, Impossible{"--threads", "-1", "--threads", "4096"}));
+        Impossible{"--device", "tpu", "cpu", "cuda"}, Impossible{"--device", "cuda:", "cuda:", "cuda:N"},
+        Impossible{"--device", "cuda:x", "cuda:x", "cuda:N"}, Impossible{"--device", "cuda:-1", "cuda:-1", "cuda:N"},
+        Impossible{"--device", "cuda:1.5", "cuda:1.5", "cuda:N"},
+        Impossible{"--model-batch", "0", "--model-batch", "at least 1"},
+        Impossible{"--profile-steps", "1", "--profile-steps 1", "A:B"},
+        Impossible{"--profile-steps", "a:b", "--profile-steps", "'a'"},
+        Impossible{"--profile-steps", "0:", "--profile-steps", "count ''"},
+        Impossible{"--profile-steps", "1:1", "--profile-steps", "at least 2"},
+        Impossible{"--profile-steps", "1:0", "--profile-steps", "at least 2"},
+        Impossible{"--profile-steps", "0:1:2", "--profile-steps", "'1:2'"},
+        Impossible{"--profile-steps", "2:9", "--profile-steps 2:9", "0 to 1"},
+        Impossible{"--threads", "-1", "--threads", "4096"}));
 
+// Of every command that computes: why it is not there, and what is. The same for a machine without a driver or a GPU,
+// and for a build without CUDA.
 TEST(Cli, AGpuThatIsNotThereIsAnErrorThatNamesTheCpu) {
   const TempFolder folder;
-  expect_outcome(run_binary(small_run(folder / "run", {"--device", "cuda"})), 1, {"--device cpu"});
+  std::map<std::string, std::string> none;
+  if (cuda_backend() == CudaBackend::kEmulated) none = {{"GSAE_EMULATED_GPUS", "0"}};
+  if (cuda_backend() == CudaBackend::kGpu) none = {{"CUDA_VISIBLE_DEVICES", ""}};
+  const std::string why = cuda_backend() == CudaBackend::kNone ? "GSAE_CUDA=OFF" : "driver";
+  const std::vector<std::vector<std::string>> commands{
+      small_run(folder / "run"),
+      {"eval", "--model", "demo"},
+      {"activations", "--model", "demo", "--layer", "0", "--out", folder / "a.safetensors"},
+      {"doctor"}};
+  for (const auto& command : commands)
+    for (const char* device : {"cuda", "cuda:0", "cuda:7"}) {
+      std::vector<std::string> words = command;
+      words.insert(words.end(), {"--device", device});
+      const Outcome o = run_binary(words, none);
+      expect_outcome(o, 1, {std::string("--device ") + device, why, "--device cpu"});
+      EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << o.err;
+    }
+  EXPECT_EQ(folder.count(), 0);
+}
+
+TEST(Cli, AnotherGpuThanThereAreIsAnErrorThatCountsThem) {
+  if (!available(Device::kCuda)) GTEST_SKIP() << why_unavailable(Device::kCuda);
+  const TempFolder folder;
+  const Outcome o = run_binary(small_run(folder / "run", {"--device", "cuda:63"}));
+  expect_outcome(o, 1, {"cuda:63: this machine has", "cuda:0"});
+  EXPECT_EQ(o.err.find(".cu"), std::string::npos) << "no business of the user's: " << o.err;
+  EXPECT_EQ(folder.count(), 0);
+}
+
+// Nothing but other options helps.
+TEST(Cli, Tf32OnTheCpuIsAUsageError) {
+  const TempFolder folder;
+  expect_outcome(run_binary(small_run(folder / "run", {"--precision", "tf32", "--device", "cpu"})), 2,
+                 {"--precision tf32", "GPU", "bf16", "f32"});
+  EXPECT_EQ(folder.count(), 0);
 }
 
 TEST(Cli, TheDefaultModelThatIsNotInTheCacheComesWithWhatToDo) {
@@ -122,7 +172,7 @@ TEST(Cli, DataThatCannotBeReadAreErrorsThatNameTheFile) {
   expect("bad.jsonl", {"bad.jsonl:2"});
   test::write_bytes(folder / "invalid.txt", std::string(4000, 'a') + "\xff\xfe" + std::string(4000, 'a'));
   expect("invalid.txt", {"invalid.txt", "UTF-8"});
-  test::write_bytes(folder / "cut.jsonl.zst", test::read_bytes(GSAE_DEMO_DATA "/corpus.jsonl.zst").substr(0, 3000));
+  test::write_bytes(folder / "cut.jsonl.zst", test::read_bytes(test::demo_data("corpus.jsonl.zst")).substr(0, 3000));
   expect("cut.jsonl.zst", {"cut.jsonl.zst"});
 }
 
@@ -139,9 +189,9 @@ TEST(Cli, ModelsThatCannotBeReadAreErrorsThatNameTheFile) {
   expect_outcome(run(), 1, {model});
   std::filesystem::create_directory(model);
   expect_outcome(run(), 1, {"config.json"});
-  const std::string weights = test::read_bytes(GSAE_DEMO_DATA "/model/model.safetensors");
+  const std::string weights = test::read_bytes(test::demo_data("model/model.safetensors"));
   for (const char* file : {"config.json", "tokenizer.model"})
-    test::write_bytes(model + "/" + file, test::read_bytes(std::string(GSAE_DEMO_DATA "/model/") + file));
+    test::write_bytes(model + "/" + file, test::read_bytes(test::demo_data("model/") + file));
   expect_outcome(run(), 1, {"safetensors"});
   test::write_bytes(model + "/model.safetensors", weights.substr(0, weights.size() / 2));
   expect_outcome(run(), 1, {"model.safetensors"});

@@ -152,6 +152,14 @@ inline bool emulated(const Context& ctx) {
 }
 inline std::string device_name(const testing::TestParamInfo<Device>& p) { return name(p.param); }
 #define ON_DEVICES(Suite) INSTANTIATE_TEST_SUITE_P(Devices, Suite, testing::ValuesIn(devices()), device_name)
+// What is about GPUs alone: in a build without CUDA there is nothing of it to run.
+#define ON_GPUS(Suite)                                  \
+  GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Suite); \
+  INSTANTIATE_TEST_SUITE_P(Devices, Suite, testing::ValuesIn(gpus()), device_name)
+inline std::vector<Device> gpus() {
+  if (cuda_backend() == CudaBackend::kNone) return {};
+  return {Device::kCuda};
+}
 
 // A tensor's elements, wherever it is.
 template <class T> std::vector<T> download(Context& ctx, Tensor t) {

@@ -7,7 +7,9 @@
 #include <fstream>
 #include <string>
 
-namespace gsae {
+#include "tests/harness.h"
+
+namespace gsae::test {
 namespace {
 
 // The kernel asks the processor by itself: /proc/cpuinfo is a second opinion.
@@ -56,5 +58,16 @@ TEST(Machine, PeaksAreFiniteAndPositive) {
   }
 }
 
+struct MachineOnGpu : OnDevice {};
+ON_GPUS(MachineOnGpu);
+
+TEST_P(MachineOnGpu, PeaksAreThoseOfTheGpu) {
+  for (const double peak : {measure_product_peak(ctx, DType::kF32), measure_product_peak(ctx, DType::kF32, true),
+                            measure_product_peak(ctx, DType::kBF16), measure_copy_bandwidth(ctx)}) {
+    EXPECT_GT(peak, 1e9);
+    EXPECT_EQ(std::isfinite(peak), cuda_backend() == CudaBackend::kGpu);  // whose time means something
+  }
+}
+
 }  // namespace
-}  // namespace gsae
+}  // namespace gsae::test

@@ -3,12 +3,13 @@
 #include <fmt/format.h>
 
 #include "io/safetensors.h"
-#include "tests/harness.h"
+#include "tests/paths.h"
+#include "tests/values_on_device.h"
 
 namespace gsae::test {
 namespace {
 
-const std::string kGolden = std::string(GSAE_TEST_DATA) + "/sae/gemma_scope/";
+const std::string kGolden = test_data("sae/gemma_scope/");
 
 struct TinySae {
   explicit TinySae(const std::string& prefix = "folded/") : file(kGolden + "expected.safetensors") {
@@ -27,14 +28,14 @@ struct TinySae {
   }
   SafetensorsFile file;
   std::vector<float> values[5];
-  SaeParameters params;
+  SaeParameters params;  // on the host
 };
 
 struct Workspace {
-  Workspace(int64_t rows, int64_t width, int64_t latents) {
+  Workspace(const Context& ctx, int64_t rows, int64_t width, int64_t latents) {
     Arena plan;
     EvaluationWorkspace(plan, rows, width, latents);
-    memory = Buffer(Device::kCpu, plan.used());
+    memory = Buffer(ctx.device(), plan.used());
     Arena arena(memory);
     workspace = std::make_unique<EvaluationWorkspace>(arena, rows, width, latents);
   }
@@ -42,15 +43,24 @@ struct Workspace {
   std::unique_ptr<EvaluationWorkspace> workspace;
 };
 
+struct SaeInference : OnDevice {};
+ON_DEVICES(SaeInference);
+struct SaeEvaluationTest : OnDevice {};
+ON_DEVICES(SaeEvaluationTest);
+struct SiteMeanTest : OnDevice {};
+ON_DEVICES(SiteMeanTest);
+
 // Against the folded SAE of the training golden, computed by PyTorch in f64.
-TEST(SaeInference, MatchesTheGolden) {
-  Context ctx(Device::kCpu);
+TEST_P(SaeInference, MatchesTheGolden) {
   TinySae sae;
-  auto x = to_f32(SafetensorsFile(kGolden + "activations.safetensors").get("activations"));
-  const int64_t d = sae.params.width(), latents = sae.params.latents(), n = int64_t(x.size()) / d;
+  Buffer sae_memory;
+  const SaeParameters params = on_device(ctx, sae.params, sae_memory);
+  const auto rows = to_f32(SafetensorsFile(kGolden + "activations.safetensors").get("activations"));
+  const int64_t d = sae.params.width(), latents = sae.params.latents(), n = int64_t(rows.size()) / d;
+  const Guarded x(ctx, DType::kF32, {n, d}, rows);
   Guarded f(ctx, DType::kF32, {n, latents}), x_hat(ctx, DType::kF32, {n, d}), l0(ctx, DType::kF32, {n});
-  encode(ctx, f, view(x.data(), {n, d}), sae.params, l0);
-  decode(ctx, x_hat, f, sae.params);
+  encode(ctx, f, x, params, l0);
+  decode(ctx, x_hat, f, params);
   const auto want_f = to_f32(sae.file.get("eval/f")), want_hat = to_f32(sae.file.get("eval/x_hat"));
   // |z| to 50 and sums of 24 products: 1e-5 relative, and as much of the largest for cancelling terms.
   // A pre-activation that lies this near to its threshold could jump: none of these does.
@@ -64,26 +74,28 @@ TEST(SaeInference, MatchesTheGolden) {
   // Tile by tile, with a ragged last tile: the same rows.
   Arena plan;
   SaeWorkspace(plan, latents, 7);
-  Buffer memory(Device::kCpu, plan.used());
+  const Buffer memory(ctx.device(), plan.used());
   Arena arena(memory);
   const SaeWorkspace tiles(arena, latents, 7);
   Guarded tiled(ctx, DType::kF32, {n, d});
-  reconstruct(ctx, tiled, view(x.data(), {n, d}), sae.params, tiles);
+  reconstruct(ctx, tiled, x, params, tiles);
   expect_close(tiled.read(), want_hat, 1e-5, 1e-4);
 }
 
 // The golden's own FVU and L0; two batches, a third of the rows not counted, another centre: the same
 // figures over the counted rows as a plain computation in doubles gives.
-TEST(SaeEvaluation, MatchesTheGoldenInOneBatch) {
-  Context ctx(Device::kCpu);
+TEST_P(SaeEvaluationTest, MatchesTheGoldenInOneBatch) {
   TinySae sae;
-  auto x = to_f32(SafetensorsFile(kGolden + "activations.safetensors").get("activations"));
+  Buffer sae_memory;
+  const SaeParameters params = on_device(ctx, sae.params, sae_memory);
+  const auto x = to_f32(SafetensorsFile(kGolden + "activations.safetensors").get("activations"));
   const int64_t d = sae.params.width(), n = int64_t(x.size()) / d;
-  Workspace w(n, d, sae.params.latents());
+  Workspace w(ctx, n, d, params.latents());
   std::vector<int32_t> index(n), context(n);
   for (int64_t r = 0; r < n; ++r) index[r] = int32_t(r), context[r] = int32_t(r / 100);
-  SaeEvaluation evaluation(sae.params, std::vector<float>(d, 0.0f));
-  evaluation.add(ctx, view(x.data(), {n, d}), {view(index.data(), {n}), context, n / 100}, *w.workspace, false);
+  SaeEvaluation evaluation(params, std::vector<float>(d, 0.0f));
+  evaluation.add(ctx, Guarded(ctx, DType::kF32, {n, d}, x), {on_device(ctx, index), context, n / 100}, *w.workspace,
+                 false);
   const SaeMetrics m = evaluation.result();
   EXPECT_NEAR(m.l0.value, to_f32(sae.file.get("eval/l0"))[0], 1e-5);
   EXPECT_NEAR(m.fvu.value, to_f32(sae.file.get("eval/fvu"))[0], 1e-6);
@@ -91,25 +103,25 @@ TEST(SaeEvaluation, MatchesTheGoldenInOneBatch) {
   EXPECT_EQ(m.contexts, n / 100);
 }
 
-TEST(SaeEvaluation, BatchesUncountedRowsAndSplicing) {
-  Context ctx(Device::kCpu);
+TEST_P(SaeEvaluationTest, BatchesUncountedRowsAndSplicing) {
   TinySae sae;
+  Buffer sae_memory;
+  const SaeParameters params = on_device(ctx, sae.params, sae_memory);
   const auto all = to_f32(SafetensorsFile(kGolden + "activations.safetensors").get("activations"));
   const int64_t d = sae.params.width(), latents = sae.params.latents(), batch = 60, batches = 5, length = 20;
-  Workspace w(batch, d + 3, latents + 5);  // memory for wider ones serves
+  Workspace w(ctx, batch, d + 3, latents + 5);  // memory for wider ones serves
   const auto f = to_f32(sae.file.get("eval/f")), hat = to_f32(sae.file.get("eval/x_hat"));
   const auto counts = [](int64_t r) { return r % 3 != 0 && (r < 40 || r >= 60); };  // the third context: none
 
   std::vector<float> centre(d, 2.5f);
-  SaeEvaluation evaluation(sae.params, centre);
+  SaeEvaluation evaluation(params, centre);
   for (int64_t b = 0; b < batches; ++b) {
-    std::vector<float> x(all.begin() + b * batch * d, all.begin() + (b + 1) * batch * d);
+    Guarded rows(ctx, DType::kF32, {batch, d}, {all.begin() + b * batch * d, all.begin() + (b + 1) * batch * d});
     std::vector<int32_t> index, context;
     for (int64_t r = 0; r < batch; ++r)
       if (counts(b * batch + r)) index.push_back(int32_t(r)), context.push_back(int32_t(r / length));
-    Tensor rows = view(x.data(), {batch, d});
-    evaluation.add(ctx, rows, {view(index.data(), {int64_t(index.size())}), context, batch / length}, *w.workspace,
-                   true);
+    evaluation.add(ctx, rows, {on_device(ctx, index), context, batch / length}, *w.workspace, true);
+    const auto x = rows.read();
     for (int64_t i = 0; i < batch * d; ++i) {  // spliced where counted, untouched elsewhere
       const int64_t r = b * batch + i / d;
       if (counts(r)) EXPECT_NEAR(x[i], hat[r * d + i % d], 2e-4);
@@ -150,15 +162,14 @@ TEST(SaeEvaluation, BatchesUncountedRowsAndSplicing) {
   EXPECT_GT(m.fvu.error, 0);
 }
 
-TEST(SiteMean, IsTheMeanOfCountedRows) {
-  Context ctx(Device::kCpu);
-  Workspace w(4, 2, 1);
+TEST_P(SiteMeanTest, IsTheMeanOfCountedRows) {
+  Workspace w(ctx, 4, 2, 1);
   SiteMean mean(2);
   EXPECT_EQ(mean.mean(), (std::vector<float>{0, 0}));
-  std::vector<int32_t> index{1, 3};
+  const Guarded index = on_device(ctx, std::vector<int32_t>{1, 3});
   for (const float by : {0.0f, 10.0f}) {
-    std::vector<float> x{100, 100, 1 + by, 2, 100, 100, 3 + by, 6};
-    mean.add(ctx, view(x.data(), {4, 2}), view(index.data(), {2}), *w.workspace);
+    const Guarded x(ctx, DType::kF32, {4, 2}, {100, 100, 1 + by, 2, 100, 100, 3 + by, 6});
+    mean.add(ctx, x, index, *w.workspace);
   }
   EXPECT_EQ(mean.mean(), (std::vector<float>{7, 4}));
 }

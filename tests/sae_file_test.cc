@@ -8,13 +8,14 @@
 #include "io/safetensors.h"
 #include "sae/inference.h"
 #include "tests/files.h"
-#include "tests/harness.h"
+#include "tests/paths.h"
+#include "tests/trainer_fixture.h"
 
 namespace gsae::test {
 namespace {
 
 namespace fs = std::filesystem;
-const std::string kData = GSAE_TEST_DATA, kTiny = kData + "/formats/saelens_tiny";
+const std::string kData = test_data(), kTiny = kData + "/formats/saelens_tiny";
 
 // Small and valid: W_enc (2, 3).
 struct Arrays {
@@ -35,7 +36,7 @@ struct Arrays {
   }
 };
 
-std::vector<float> values(const Tensor& t) { return {t.data<float>(), t.data<float>() + t.size()}; }
+std::vector<float> host_values(const Tensor& t) { return {t.data<float>(), t.data<float>() + t.size()}; }
 
 TEST(SaeLocation, OfHooks) {
   const auto at = [](const char* hook) {
@@ -77,19 +78,26 @@ TEST(SaeLocation, OfPaths) {
 }
 
 // f and x_hat as SAELens itself computes them (tests/data/make_saelens.py), decoder bias folded.
-TEST(SaeFile, ReadsASaeLensFolder) {
-  Context ctx(Device::kCpu);
-  const auto saes = load_saes(kTiny);
+struct SaeFileOn : OnDevice {};
+ON_DEVICES(SaeFileOn);
+
+TEST_P(SaeFileOn, ReadsASaeLensFolder) {
+  auto saes = load_saes(kTiny);
   ASSERT_EQ(saes.size(), 1u);
-  const LoadedSae& sae = saes[0];
+  LoadedSae& sae = saes[0];
+  const HostParameters on_host(ctx, sae.params);
+  move_to_device(ctx, sae);
+  EXPECT_EQ(sae.params.W_enc.device, ctx.device());
+  EXPECT_TRUE(HostParameters(ctx, sae.params) == on_host);
   EXPECT_EQ(sae.location.model, "gemma-2-2b");
   EXPECT_EQ(sae.location.site, "mlp");
   EXPECT_EQ(sae.location.layer, 7);
   const SafetensorsFile want(kTiny + "/expected.safetensors");
-  auto x = to_f32(want.get("x"));
-  const int64_t d = sae.params.width(), latents = sae.params.latents(), n = int64_t(x.size()) / d;
+  const auto rows = to_f32(want.get("x"));
+  const int64_t d = sae.params.width(), latents = sae.params.latents(), n = int64_t(rows.size()) / d;
+  const Guarded x(ctx, DType::kF32, {n, d}, rows);
   Guarded f(ctx, DType::kF32, {n, latents}), x_hat(ctx, DType::kF32, {n, d});
-  encode(ctx, f, view(x.data(), {n, d}), sae.params);
+  encode(ctx, f, x, sae.params);
   decode(ctx, x_hat, f, sae.params);
   // 1e-5 of the largest: a dozen products of f32 each, |z| up to 15; x_hat sums 17 latents
   const auto largest = [](const std::vector<float>& v) {
@@ -114,7 +122,8 @@ TEST(SaeFile, SaeLensSettings) {
   const TempFolder dir;
   // Without the subtraction, b_enc is as stored.
   const auto plain = load_saes(saelens(dir, "plain", {{"apply_b_dec_to_input", false}}));
-  EXPECT_EQ(values(plain[0].params.b_enc), to_f32(SafetensorsFile(kTiny + "/sae_weights.safetensors").get("b_enc")));
+  EXPECT_EQ(host_values(plain[0].params.b_enc),
+            to_f32(SafetensorsFile(kTiny + "/sae_weights.safetensors").get("b_enc")));
   // Before version 6 the metadata lay in the configuration itself, and normalisation was a flag.
   const auto old = load_saes(saelens(dir, "old",
                                      {{"metadata", nullptr},
@@ -177,11 +186,11 @@ TEST(SaeFile, WritesAndReadsOurFolder) {
     EXPECT_EQ(saes[0].location.site, "mlp");  // what config.json says goes before the path
     EXPECT_EQ(saes[0].location.layer, 4);
     EXPECT_EQ(saes[0].location.model, "demo");
-    EXPECT_EQ(values(saes[0].params.W_enc), a.W_enc);
-    EXPECT_EQ(values(saes[0].params.W_dec), a.W_dec);
-    EXPECT_EQ(values(saes[0].params.b_enc), a.b_enc);
-    EXPECT_EQ(values(saes[0].params.b_dec), a.b_dec);
-    EXPECT_EQ(values(saes[0].params.threshold), a.threshold);
+    EXPECT_EQ(host_values(saes[0].params.W_enc), a.W_enc);
+    EXPECT_EQ(host_values(saes[0].params.W_dec), a.W_dec);
+    EXPECT_EQ(host_values(saes[0].params.b_enc), a.b_enc);
+    EXPECT_EQ(host_values(saes[0].params.b_dec), a.b_dec);
+    EXPECT_EQ(host_values(saes[0].params.threshold), a.threshold);
   }
   const auto run = load_saes(dir / "run");  // every SAE of it, no checkpoint
   ASSERT_EQ(run.size(), 2u);

@@ -10,6 +10,8 @@
 #include "io/npz.h"
 #include "io/safetensors.h"
 #include "kernels/matmul.h"
+#include "tests/harness.h"
+#include "tests/paths.h"
 #include "tests/run_binary.h"
 
 namespace gsae::test {
@@ -53,13 +55,17 @@ std::string params_below(const std::string& folder) {
   return found;
 }
 
-class TrainGolden : public testing::TestWithParam<std::string> {};
+// Each golden on each device.
+struct TrainGolden : testing::TestWithParam<std::tuple<std::string, Device>> {
+  void SetUp() override { require(std::get<1>(GetParam())); }
+};
 
 // What autograd in float64 reached in 100 steps (tests/data/make_sae.py), by the command that trains. f32: within 1e-4
 // of each tensor's largest magnitude, and of each loss, the project's tolerance for these goldens.
 TEST_P(TrainGolden, FromSavedActivationsInFileOrder) {
   constexpr double kTolerance = 1e-4;
-  const std::string folder = std::string(GSAE_TEST_DATA) + "/sae/" + GetParam();
+  const auto& [golden, device] = GetParam();
+  const std::string folder = test_data("sae/" + std::string(golden));
   const auto config = read_json(folder + "/config.json");
   const auto number = [&](const char* key) { return config.at(key).dump(); };  // the shortest that reads back the same
   const bool quadratic = config.at("penalty") == "quadratic";
@@ -96,6 +102,8 @@ TEST_P(TrainGolden, FromSavedActivationsInFileOrder) {
               "1",
               "--threads",
               "1",
+              "--device",
+              name(device),
               "--out",
               dir / "run"};
   if (quadratic) words.insert(words.end(), {"--l0", number("target_l0")});
@@ -110,22 +118,23 @@ TEST_P(TrainGolden, FromSavedActivationsInFileOrder) {
       EXPECT_NEAR(log[s].at(key).get<double>(), want[s], kTolerance * want[s]) << key << " of step " << s;
   }
   const auto got = read_npz(params_below(dir / "run"));
-  for (const char* name : {"W_enc", "W_dec", "b_enc", "b_dec", "threshold"}) {
-    const std::vector<float> want = to_f32(expected.get(std::string("folded/") + name));
-    const NpzArray& array = got.at(name);
-    ASSERT_EQ(array.values.size(), want.size()) << name;
+  for (const char* tensor : {"W_enc", "W_dec", "b_enc", "b_dec", "threshold"}) {
+    const std::vector<float> want = to_f32(expected.get(std::string("folded/") + tensor));
+    const NpzArray& array = got.at(tensor);
+    ASSERT_EQ(array.values.size(), want.size()) << tensor;
     double largest = 0, worst = 0;
     for (size_t i = 0; i < want.size(); ++i) {
       largest = std::max(largest, std::fabs(double(want[i])));
       worst = std::max(worst, std::fabs(double(array.values[i]) - want[i]));
     }
-    EXPECT_LE(worst, kTolerance * largest) << name << ": largest magnitude " << largest;
-    EXPECT_GT(largest, 0) << name;
+    EXPECT_LE(worst, kTolerance * largest) << tensor << ": largest magnitude " << largest;
+    EXPECT_GT(largest, 0) << tensor;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, TrainGolden, testing::Values("gemma_scope", "quadratic_l0"),
-                         [](const auto& p) { return p.param; });
+INSTANTIATE_TEST_SUITE_P(Cases, TrainGolden,
+                         testing::Combine(testing::Values("gemma_scope", "quadratic_l0"), testing::ValuesIn(devices())),
+                         [](const auto& p) { return std::get<0>(p.param) + "_" + name(std::get<1>(p.param)); });
 
 TEST(Train, TheFolderOfARun) {
   const TempFolder dir;

@@ -8,16 +8,19 @@
 #include "model/gemma2.h"
 #include "tests/files.h"
 #include "tests/harness.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
 
-const std::string kF32 = std::string(GSAE_TEST_DATA) + "/forward/gqa2_window8";
-const std::string kBF16 = std::string(GSAE_TEST_DATA) + "/forward/like_2b_bf16";
+const std::string kF32 = test_data("forward/gqa2_window8");
+const std::string kBF16 = test_data("forward/like_2b_bf16");
 
 // A checkpoint's folder that a test changes before it is written.
 class WeightsTest : public testing::Test {
  protected:
+  explicit WeightsTest(Device device = Device::kCpu) : ctx_(available(device) ? device : Device::kCpu) {}
+
   struct Stored {
     std::string name, dtype;
     std::vector<int64_t> shape;
@@ -70,20 +73,30 @@ class WeightsTest : public testing::Test {
     const Gemma2 gemma(ctx_, dir, compute);
     Arena plan;
     Gemma2::Activations(plan, gemma, 1, 5);
-    const Buffer memory(Device::kCpu, plan.used());
+    const Buffer memory(ctx_.device(), plan.used());
     Arena arena(memory);
     Gemma2::Activations acts(arena, gemma, 1, 5);
-    std::vector<int32_t> tokens{2, 17, 99, 5, 33};
-    std::vector<float> out(5 * gemma.config().vocab);
-    gemma.forward(ctx_, acts, view(tokens.data(), {1, 5}), {}, {}, view(out.data(), {5, gemma.config().vocab}));
-    return out;
+    const int64_t vocab = gemma.config().vocab;
+    Guarded tokens(ctx_, DType::kI32, {1, 5}), out(ctx_, DType::kF32, {5, vocab});
+    upload(ctx_, tokens, std::vector<int32_t>{2, 17, 99, 5, 33});
+    gemma.forward(ctx_, acts, tokens, {}, {}, out);
+    return out.read();
   }
 
-  Context ctx_{Device::kCpu};
+  Context ctx_;
   TempFolder folder_;
   GemmaConfig config_;
   std::vector<Stored> tensors_;
 };
+
+// What each device has its own way of doing.
+struct WeightsOn : WeightsTest, testing::WithParamInterface<Device> {
+  WeightsOn() : WeightsTest(GetParam()) {}
+  void SetUp() override { require(GetParam()); }
+};
+ON_DEVICES(WeightsOn);
+struct WeightsOnGpu : WeightsOn {};
+ON_GPUS(WeightsOnGpu);
 
 TEST_F(WeightsTest, AreUsedWhereTheyLie) {
   for (const std::string& dir : {kF32, kBF16}) {
@@ -99,7 +112,7 @@ TEST_F(WeightsTest, AreUsedWhereTheyLie) {
   }
 }
 
-TEST_F(WeightsTest, ShardsAreTheSingleFile) {
+TEST_P(WeightsOn, ShardsAreTheSingleFile) {
   for (const std::string& dir : {kF32, kBF16}) {
     tensors_.clear();
     take(dir);
@@ -110,7 +123,7 @@ TEST_F(WeightsTest, ShardsAreTheSingleFile) {
 }
 
 // One byte more in front of the data: no element lies where its type may.
-TEST_F(WeightsTest, UnalignedTensorsAreCopied) {
+TEST_P(WeightsOn, UnalignedTensorsAreCopied) {
   for (const std::string& dir : {kF32, kBF16}) {
     tensors_.clear();
     take(dir);
@@ -139,6 +152,76 @@ TEST_F(WeightsTest, F16IsWidened) {
   ASSERT_EQ(w.final_norm.dtype, DType::kF32);
   for (int64_t i = 0; i < config_.width; ++i) EXPECT_EQ(w.final_norm.data<float>()[i], 0.5f);
   EXPECT_EQ(w.owned_bytes, size_t(4 * config_.width));
+}
+
+// A stored tensor as the GPU has to hold it.
+std::vector<float> stored_as(const StoredTensor& t, DType dtype) {
+  std::vector<float> v = to_f32(t);
+  if (dtype == DType::kBF16)
+    for (float& x : v) x = to_float(to_bf16(x));
+  return v;
+}
+
+std::vector<float> as_f32(Context& ctx, Tensor t) {
+  if (t.dtype == DType::kF32) return download<float>(ctx, t);
+  std::vector<float> v;
+  for (const BF16 b : download<BF16>(ctx, t)) v.push_back(to_float(b));
+  return v;
+}
+
+// Uploaded in the type that the model computes in, norms as f32, from every type that a file may have; q, k, v and
+// gate, up as the one matrix that a product takes.
+TEST_P(WeightsOnGpu, AreUploadedAndPacked) {
+  for (const std::string& dir : {kF32, kBF16, std::string("f16")}) {
+    tensors_.clear();
+    take(dir == "f16" ? kF32 : dir);
+    if (dir == "f16")  // whatever bits they are, without NaN or infinity: another exponent than 31
+      for (Stored& t : tensors_) {
+        std::string halves;
+        for (size_t i = 0; i < t.bytes.size(); i += 4) {
+          halves += t.bytes[i + 1];
+          halves += static_cast<char>(t.bytes[i + 2] & 0xbf);
+        }
+        t.dtype = "F16", t.bytes = halves;
+      }
+    write_single();
+    const SafetensorsFile file(folder_ / "model.safetensors");
+    for (const DType compute : {DType::kF32, DType::kBF16}) {
+      const GemmaWeights w(ctx_, folder_.path(), config_, compute);
+      const auto expect = [&](Tensor got, const std::string& name, DType dtype) {
+        EXPECT_EQ(got.device, ctx_.device()) << name;
+        ASSERT_EQ(got.dtype, dtype) << name;
+        EXPECT_EQ(reinterpret_cast<uintptr_t>(got.ptr) % 16, 0u) << name;
+        EXPECT_EQ(as_f32(ctx_, got), stored_as(file.get(name + ".weight"), dtype)) << name;
+      };
+      expect(w.embedding, "model.embed_tokens", compute);
+      expect(w.final_norm, "model.norm", DType::kF32);
+      size_t bytes = w.embedding.bytes() + w.final_norm.bytes();
+      for (size_t i = 0; i < w.layers.size(); ++i) {
+        const LayerWeights& l = w.layers[i];
+        const std::string layer = fmt::format("model.layers.{}.", i);
+        for (const auto& [tensor, name] : {std::pair{l.q, "self_attn.q_proj"},
+                                           {l.k, "self_attn.k_proj"},
+                                           {l.v, "self_attn.v_proj"},
+                                           {l.o, "self_attn.o_proj"},
+                                           {l.gate, "mlp.gate_proj"},
+                                           {l.up, "mlp.up_proj"},
+                                           {l.down, "mlp.down_proj"}})
+          expect(tensor, layer + name, compute), bytes += tensor.bytes();
+        for (const auto& [tensor, name] : {std::pair{l.norm_in, "input_layernorm"},
+                                           {l.norm_post_att, "post_attention_layernorm"},
+                                           {l.norm_pre_ffw, "pre_feedforward_layernorm"},
+                                           {l.norm_post_ffw, "post_feedforward_layernorm"}})
+          expect(tensor, layer + name, DType::kF32), bytes += tensor.bytes();
+        EXPECT_EQ(l.k.ptr, l.q.ptr + l.q.bytes());
+        EXPECT_EQ(l.v.ptr, l.k.ptr + l.k.bytes());
+        EXPECT_EQ(l.up.ptr, l.gate.ptr + l.gate.bytes());
+      }
+      EXPECT_EQ(w.mapped_bytes, 0u);
+      EXPECT_GE(w.owned_bytes, bytes);
+      EXPECT_LT(w.owned_bytes, bytes + 256 * (2 + 8 * w.layers.size()));  // each begins at a multiple of 256
+    }
+  }
 }
 
 TEST_F(WeightsTest, OtherTensorsAreIgnored) {
@@ -240,7 +323,7 @@ TEST_F(WeightsTest, AnIndexOfAnotherForm) {
 }
 
 // Found before the layer is used for the first time, not when the files are mapped.
-TEST_F(WeightsTest, BrokenNumbersAreNamed) {
+TEST_P(WeightsOn, BrokenNumbersAreNamed) {
   const uint32_t patterns[] = {0x7fc00000, 0x7f800000, 0xff800000};  // NaN, both infinities
   int which = 0;
   for (const std::string name :

@@ -124,7 +124,8 @@ cudaError_t enqueue(cudaStream_t stream, std::function<void()> work) {
 }
 
 void drain(CUstream_st& s) {
-  const OpenDevice open(s.device);
+  if (s.queue.empty()) return;
+  const OpenDevice open(s.device);  // once, and not for each operation
   while (!s.queue.empty()) run_front(s);
 }
 
