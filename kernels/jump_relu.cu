@@ -19,7 +19,7 @@ constexpr int kRows = 4;  // that a thread has under way at once
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kThreads) jump_relu_kernel(T* f, const float* z, const float* theta, int32_t* counts,
                                                              int32_t* fired, int64_t n, int64_t latents, int chunk) {
-  static_assert(kWidth <= 4 && RowChunks::kMostRows < 256, "four counts in one register");
+  static_assert(kWidth <= 4 && kRows <= 4 && RowChunks::kMostRows < 256, "four counts of 8 bits in a register");
   __shared__ int32_t of_row[kWarps][RowChunks::kMostRows];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t begin = int64_t(blockIdx.x) * chunk;
@@ -30,13 +30,13 @@ __global__ void __launch_bounds__(kThreads) jump_relu_kernel(T* f, const float* 
 
   float t[kWidth] = {};
   if (inside) load_row(t, theta + column);
-  uint32_t of_latent = 0;  // 8 bits each
+  uint32_t of_latent = 0;  // a count of rows for each
   for (int r = 0; r < rows; r += kRows) {
     float v[kRows][kWidth] = {};
 #pragma unroll
     for (int k = 0; k < kRows; ++k)
       if (inside && r + k < rows) load_row(v[k], z + k * latents);
-    uint32_t of_two_rows[kRows / 2] = {};  // 16 bits each: a warp's sum is 128 at most
+    uint32_t of_rows = 0;  // a count of latents for each, 128 at most in a warp
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
       if (!inside || r + k >= rows) continue;
@@ -45,17 +45,14 @@ __global__ void __launch_bounds__(kThreads) jump_relu_kernel(T* f, const float* 
         const bool on = !(v[k][i] <= t[i]);  // NaN is on, and shows
         if (!on) v[k][i] = 0;
         of_latent += uint32_t{on} << 8 * i;
-        of_two_rows[k / 2] += uint32_t{on} << 16 * (k % 2);
+        of_rows += uint32_t{on} << 8 * k;
       }
       store_row(f + k * latents, v[k]);
     }
     z += kRows * latents, f += kRows * latents;
     if (!counts) continue;
-#pragma unroll
-    for (int k = 0; k < kRows; k += 2) {
-      const uint32_t sums = warp_sum(of_two_rows[k / 2]);
-      if (lane < 2) of_row[warp][r + k + lane] = static_cast<int32_t>(sums >> 16 * lane & 0xffff);
-    }
+    of_rows = warp_sum(of_rows);
+    if (lane < kRows) of_row[warp][r + lane] = static_cast<int32_t>(of_rows >> 8 * lane & 0xff);
   }
   if (fired && inside)
     for (int i = 0; i < kWidth; ++i)

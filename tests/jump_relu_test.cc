@@ -46,6 +46,7 @@ TEST_P(JumpRelu, MatchesTheFormula) {
     for (const DType t : {DType::kF32, DType::kBF16}) {
       auto zs = grid(n * latents, 1, -600, 600, 0x1p-9f);
       for (int64_t i = 0; i < latents && n > 2; ++i) zs[2 * latents + i] = -9;  // a row where nothing fires
+      for (int64_t i = 0; i < latents && n > 3; ++i) zs[3 * latents + i] = 9;   // and one where everything does
       const auto theta = grid(latents, 3, 0, 300, 0x1p-9f);
       std::vector<float> fs(zs.size()), counts(n);
       std::vector<int32_t> want_fired(latents, 3);

@@ -91,5 +91,33 @@ TEST_P(ControlSparsity, ErrorIsClamped) {
   }
 }
 
+// By hand: a mean of nothing counts as 1/1000, against 1/500 here: e = -ln 2.
+TEST_P(ControlSparsity, NothingFires) {
+  Guarded c = controls(ctx, 0, 1, 3, 2e-3f), l0(ctx, DType::kF32, {3}, {0, 0, 0});
+  control_sparsity(ctx, c, l0, {.integral = 1, .proportional = 1});
+  expect_close(c.read(), std::vector<double>{0.75, 1, 1.5, 2e-3f}, 8 * kUnit);
+}
+
+// A batch's worth: more rows than a block has threads. By hand: a mean of 20 against 10, e = ln 2.
+TEST_P(ControlSparsity, ManyRows) {
+  std::vector<float> counts(3001, 20);
+  counts[0] = 0, counts[3000] = 40;
+  Guarded c = controls(ctx, 0, 1, 3, 10), l0(ctx, DType::kF32, {3001}, counts);
+  control_sparsity(ctx, c, l0, {.integral = 1, .proportional = 1});
+  expect_close(c.read(), std::vector<double>{12, 1, 6, 10}, 8 * kUnit);
+}
+
+TEST_P(SparsityPenalty, ManyRows) {
+  const int64_t n = 1025;
+  const auto counts = integers(n, 1, 0, 500);
+  std::vector<float> want(n), slope(n);
+  for (int64_t r = 0; r < n; ++r)
+    want[r] = (counts[r] - 64) * (counts[r] - 64) / 64, slope[r] = (counts[r] - 64) / 1024;
+  Guarded dl0(ctx, DType::kF32, {n}), penalty(ctx, DType::kF32, {n});
+  sparsity_penalty(ctx, dl0, penalty, Guarded(ctx, DType::kF32, {n}, counts), controls(ctx, 0.5f, 9, 9, 64), true, 32);
+  EXPECT_EQ(penalty.read(), want);
+  EXPECT_EQ(dl0.read(), slope);
+}
+
 }  // namespace
 }  // namespace gsae::test

@@ -157,7 +157,7 @@ TEST_P(SummariseLatents, LooksAtEveryLatent) {
 // Wherever it is, it is not lost, and does not hide the others.
 TEST_P(SummariseLatents, NanShowsInTheMean) {
   const int64_t latents = 300;
-  for (const int64_t at : {0, 1, 150, 299}) {
+  for (const int64_t at : {0, 1, 150, 263, 299}) {
     std::vector<float> theta(latents, 0.5f);
     theta[at] = std::nanf("");
     theta[at == 7 ? 8 : 7] = 0.25f;
