@@ -38,15 +38,19 @@ struct Golden {
   int64_t B, T;
 };
 
+struct ActivationsOn : OnDevice {};
+ON_DEVICES(ActivationsOn);
+
 // Every site and the logits, against transformers; the rows of BOS, EOS and padding left out.
-TEST(Activations, MatchTheGoldensAtEverySite) {
+TEST_P(ActivationsOn, MatchTheGoldensAtEverySite) {
   Golden golden;
   golden.tokens[golden.T + 3] = 1;  // EOS: the golden's later positions of this row do not hold any more
   const TempFolder dir;
   const std::string out = dir / "a.safetensors";
-  const CommandResult r = run_command(
-      {"activations", "--model", kForward, "--data", golden_tokens(dir, golden.tokens, golden.B, golden.T), "--context",
-       std::to_string(golden.T), "--layer", "0-1", "--site", "pre,att,attn_out,mlp_in,mlp,res,logits", "--out", out});
+  const CommandResult r =
+      run_command({"activations", "--model", kForward, "--data", golden_tokens(dir, golden.tokens, golden.B, golden.T),
+                   "--context", std::to_string(golden.T), "--layer", "0-1", "--site",
+                   "pre,att,attn_out,mlp_in,mlp,res,logits", "--out", out, "--device", name(GetParam())});
   ASSERT_EQ(r.status, 0) << r.err;
   const SafetensorsFile got(out);
   const auto tokens = integers(got.get("tokens")), sequence = integers(got.get("sequence")),
@@ -66,10 +70,10 @@ TEST(Activations, MatchTheGoldensAtEverySite) {
   for (const char* site : {"pre", "att", "attn_out", "mlp_in", "mlp", "res"})
     for (const int layer : {0, 1}) names.push_back(fmt::format("{}.{}", site, layer));
   EXPECT_EQ(got.tensors().size(), names.size() + 3);
-  for (const std::string& name : names) {
-    const StoredTensor& t = got.get(name);
+  for (const std::string& tensor : names) {
+    const StoredTensor& t = got.get(tensor);
     ASSERT_EQ(t.dtype, "F32");
-    const auto want = to_f32(golden.file.get(name)), values = to_f32(t);
+    const auto want = to_f32(golden.file.get(tensor)), values = to_f32(t);
     const int64_t d = t.shape[1];
     ASSERT_EQ(t.shape[0], int64_t(rows.size()));
     ASSERT_EQ(int64_t(want.size()), golden.B * golden.T * d);
@@ -78,7 +82,7 @@ TEST(Activations, MatchTheGoldensAtEverySite) {
     for (size_t i = 0; i < rows.size(); ++i)
       for (int64_t c = 0; c < d && comparable[i]; ++c)
         worst = std::max(worst, std::fabs(double(values[i * d + c]) - want[rows[i] * d + c]));
-    EXPECT_LE(worst, 2e-5 * largest) << name;  // f32's bound of the forward pass
+    EXPECT_LE(worst, 2e-5 * largest) << tensor;  // f32's bound of the forward pass
   }
 }
 
@@ -109,6 +113,30 @@ TEST(Activations, RowsSpecialTokensAndOverwriting) {
   EXPECT_EQ(five.get("res.1").shape[0], 5);
   EXPECT_EQ(integers(five.get("position")), (std::vector<int32_t>{1, 2, 3, 4, 5}));  // no BOS
   EXPECT_EQ(five.metadata().at("dtype"), "f32");
+}
+
+// bf16, in which the two devices round at different places: as far from f32 as the CPU is, at most twice.
+TEST_P(ActivationsOn, Bf16IsAsFarFromF32AsOnTheCpu) {
+  const Golden golden;
+  const TempFolder dir;
+  const std::string tokens = golden_tokens(dir, golden.tokens, golden.B, golden.T);
+  const auto rows = [&](const std::string& device, const std::string& dtype) {
+    const std::string out = dir / (device + dtype);
+    const CommandResult r =
+        run_command({"activations", "--model", kForward, "--data", tokens, "--context", std::to_string(golden.T),
+                     "--layer", "1", "--site", "res", "--out", out, "--device", device, "--dtype", dtype, "--force"});
+    EXPECT_EQ(r.status, 0) << r.err;
+    return to_f32(SafetensorsFile(out).get("res.1"));
+  };
+  const auto exact = rows("cpu", "f32");
+  const auto error = [&](const std::vector<float>& v) {
+    double sum = 0;
+    for (size_t i = 0; i < exact.size(); ++i) sum += std::pow(double(v[i]) - exact[i], 2);
+    return std::sqrt(sum / double(exact.size()));
+  };
+  const double naive = error(rows("cpu", "bf16"));
+  EXPECT_GT(naive, 0);
+  EXPECT_LE(error(rows(name(GetParam()), "bf16")), 2 * naive);
 }
 
 // More contexts than one forward pass takes are counted on.
