@@ -158,18 +158,20 @@ TEST_P(BenchCommand, SaysWhatItMeasured) {
   EXPECT_EQ(j["roofs"]["sae_product_flops_per_second"].is_null(), emulated());
   // The start puts the L0 where it is asked for, on one batch; the rows that are measured are others.
   EXPECT_NEAR(j["l0"]["measured"], 8, 2);
-  // An emulated GPU's allocator knows to the byte; the plan leaves out the 256 bytes to which small tensors are
-  // rounded.
+  // An emulated GPU's memory is all this process's, given in pages of 2 MiB like a real one's: five allocations here,
+  // of the embedding, a layer, the source, the buffer and the trainer. The plan leaves out a few roundings to 256
+  // bytes.
   const int64_t used = j["memory"]["used_bytes"], planned = j["memory"]["planned_bytes"];
   EXPECT_GT(used, 0);
   if (emulated()) {
-    EXPECT_NEAR(double(used), double(planned), 4096);
+    EXPECT_GE(used, planned - 4096);
+    EXPECT_LE(used, planned + (5 << 21));
   }
 }
 
 TEST_P(BenchCommand, EveryPrecisionAndSite) {
-  for (const Words& words : {Words{"--dtype", "f32", "--precision", "f32"}, Words{"--dtype", "f32", "--site", "att"},
-                             Words{"--site", "pre"}, Words{"--eager"}})
+  for (const Words& words : {Words{"--dtype", "f32", "--precision", "f32", "--site", "att"},
+                             Words{"--dtype", "f32", "--site", "mlp", "--eager"}, Words{"--site", "pre"}})
     expect_outcome(run_binary(here(words)), 0);
   const Outcome tf32 = run_binary(here({"--precision", "tf32"}));
   if (GetParam() == "cpu") expect_outcome(tf32, 2, {"tf32", "GPUs"});

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/output_file.h"
+#include "kernels/checkf.h"
 #include "kernels/device_info.h"
 #include "kernels/elementwise.h"
 #include "kernels/philox.h"
@@ -152,7 +153,12 @@ MemoryPlan Bench::plan_memory() {
   return plan;
 }
 
-void Bench::fill() { source_->fill(ctx_, *buffer_); }
+void Bench::fill() {
+  const int64_t before = buffer_->held();
+  source_->fill(ctx_, *buffer_);
+  CHECKF(buffer_->held() == before + pass_rows_, "a pass brought {} rows, not {}", buffer_->held() - before,
+         pass_rows_);
+}
 
 void Bench::step() {
   trainer_->step(ctx_, steps_++);
