@@ -280,17 +280,21 @@ part_demo() {
 
 # Training on random weights in the real sizes, with roofs: docs/benchmarking.md.
 part_bench() {
-  local bad=0 name runs=(
-    "2b_16k --shape 2b --layer 20 --width 16k"
-    "2b_16k_tf32 --shape 2b --layer 20 --width 16k --precision tf32"
-    "demo_4k --shape demo --layer 3 --width 4k --l0 32")
-  [[ $quick ]] && runs=("${runs[0]}")
-  "$binary" bench --help >/dev/null 2>&1 || { echo "gemma_sae bench is not in this build" | tee "$note"; return 77; }
+  local bad=0 name run runs=(
+    "2b_16k --shape 2b --layer 20 --width 16k --seconds 8"
+    "2b_1m --shape 2b --layer 20 --width 1m --seconds 6"
+    "9b_131k --shape 9b --layer 20 --width 131072 --seconds 6"
+    "2b_16k_eager --shape 2b --layer 20 --width 16k --seconds 4 --eager"
+    "2b_16k_tf32 --shape 2b --layer 20 --width 16k --seconds 4 --precision tf32"
+    "demo_4k --shape demo --layer 3 --width 4k --l0 32 --seconds 3")
+  [[ $quick ]] && runs=("2b_16k --shape 2b --layer 20 --width 16k --seconds 4")
+  [[ ${GSAE_CHECK_BENCH:-} ]] && runs=("$GSAE_CHECK_BENCH")
   for run in "${runs[@]}"; do
     read -r name run <<<"$run"
     echo "gemma_sae bench $run"
-    if limited 100 "$binary" bench --device cuda $run --json >"$out/bench/$name.json" 2>"$out/bench/$name.log"; then
-      cat "$out/bench/$name.log"
+    if limited 60 "$binary" bench --device cuda $run --json "$out/bench/$name.json" \
+      >"$out/bench/$name.txt" 2>"$out/bench/$name.log"; then
+      cat "$out/bench/$name.txt"
     else
       echo "$name: exit status $?: $(tail -n 2 "$out/bench/$name.log")." | tee -a "$note"
       bad=1
@@ -363,8 +367,8 @@ report_markdown() {
     awk -F'\t' '{printf "| %s | %.2f | %.4f | %s | %s |\n", $1, $2, $3, $4, $5}' "$out/demo/results.tsv"
   fi
   local file
-  for file in "$out"/bench/*.log; do
-    [[ -s $file ]] && { printf '\n## gemma_sae bench: %s\n\n' "$(basename "$file" .log)"; sed 's/^/    /' "$file"; }
+  for file in "$out"/bench/*.txt; do
+    [[ -s $file ]] && { printf '\n## gemma_sae bench: %s\n\n' "$(basename "$file" .txt)"; sed 's/^/    /' "$file"; }
   done
   for file in "$out"/ops/*.txt; do
     [[ -s $file ]] && { printf '\n## %s\n\n' "$(basename "$file" .txt)"; grep -vE '^\*\*\*|^(Run on|CPU Caches|  L[123]|Load Average)' "$file" | sed 's/^/    /'; }
