@@ -4,16 +4,38 @@ BENCH ?= .
 BENCH_ARGS ?=
 DEMO_OUT := out/demo
 
-CMAKE = cmake -G Ninja -DCMAKE_BUILD_TYPE=Release
+# The CUDA Toolkit, if it is here: nvcc for the GPU's build, headers for the emulation that is tested without a GPU.
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_HEADERS ?= $(patsubst %/cublasLt.h,%,$(firstword $(wildcard $(addsuffix /cublasLt.h, \
+  $(if $(CUDA_HOME),$(CUDA_HOME)/include) $(if $(NVCC),$(dir $(realpath $(NVCC)))../include) \
+  /usr/local/cuda/include /usr/local/cuda/targets/x86_64-linux/include /usr/include))))
+# What the GPU's build is for: this machine's GPUs, 90 (H100, H200) if it has none. A list, as CMake has them: "80;90"
+ifneq ($(NVCC),)
+  GSAE_CUDA_ARCHS ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | \
+    tr -d . | sort -u | paste -sd';'),90)
+endif
+# What the emulated tests launch each kernel with; the resources of the kernels are checked against it.
+LAUNCHES := $(CURDIR)/build/emulated/launches.txt
+BUILD := $(if $(NVCC),build/cuda,build/cpu)
+
+CONFIGURE = cmake -G Ninja -DCMAKE_BUILD_TYPE=Release --log-level=WARNING -S .
+CONFIGURE_CPU = $(CONFIGURE) -B build/cpu -DGSAE_CUDA=OFF -DGSAE_SANITIZE=OFF
+CONFIGURE_CUDA = $(CONFIGURE) -B build/cuda -DGSAE_CUDA=ON -DGSAE_SANITIZE=OFF \
+  -DCMAKE_CUDA_COMPILER='$(NVCC)' -DCMAKE_CUDA_ARCHITECTURES='$(GSAE_CUDA_ARCHS)'
 # Programs that run side by side should not spin on each other's processors; it changes no result.
 CTEST = OMP_WAIT_POLICY=passive ctest --output-on-failure --no-tests=error -j $(JOBS)
 
 all:
-	@echo "==> building ./gemma_sae in build/cpu (Release)"
-	@$(CMAKE) -S . -B build/cpu -DGSAE_SANITIZE=OFF --log-level=WARNING || \
-	  { echo "==> if a library is missing: tools/setup.sh installs what is needed, with apt" >&2; exit 1; }
-	@ninja -j $(JOBS) -C build/cpu gemma_sae
-	@cmp -s build/cpu/gemma_sae gemma_sae || install -m 755 build/cpu/gemma_sae gemma_sae
+ifneq ($(NVCC),)
+	@echo "==> building ./gemma_sae in build/cuda (Release), with CUDA: $(NVCC), for architecture $(GSAE_CUDA_ARCHS)"
+	@$(CONFIGURE_CUDA) || { echo "==> if a library is missing: tools/setup.sh installs what is needed, with apt;" \
+	  "make NVCC= builds without CUDA" >&2; exit 1; }
+else
+	@echo "==> building ./gemma_sae in build/cpu (Release), without CUDA: no nvcc on the PATH or in /usr/local/cuda/bin"
+	@$(CONFIGURE_CPU) || { echo "==> if a library is missing: tools/setup.sh installs what is needed, with apt" >&2; exit 1; }
+endif
+	@ninja -j $(JOBS) -C $(BUILD) gemma_sae
+	@cmp -s $(BUILD)/gemma_sae gemma_sae || install -m 755 $(BUILD)/gemma_sae gemma_sae
 
 setup:
 	@tools/setup.sh
@@ -26,36 +48,74 @@ demo: setup
 	@echo "==> then evaluating it on held-out text"
 	./gemma_sae train --model demo --layer 3 --width 4k --l0 32 --tokens 2M --context 256 --out $(DEMO_OUT)
 
-# The release build first: it fails sooner, and it is the code that people run.
+# The release build first: it fails sooner, and it is the code that people run. The sanitized build with the emulated
+# GPU holds all that the sanitized build without it does.
 test: setup
 	@echo "==> tests of the release build (build/cpu)"
-	@$(CMAKE) -S . -B build/cpu -DGSAE_SANITIZE=OFF --log-level=WARNING
+	@$(CONFIGURE_CPU)
 	@ninja -j $(JOBS) -C build/cpu
 	@$(CTEST) --test-dir build/cpu
+ifneq ($(CUDA_HEADERS),)
+	@echo "==> all tests under AddressSanitizer and UndefinedBehaviorSanitizer, CUDA's on the emulated GPU (build/emulated)"
+	@$(CONFIGURE) -B build/emulated -DGSAE_CUDA=EMULATED -DGSAE_SANITIZE=ON -DGSAE_CUDA_HEADERS='$(CUDA_HEADERS)'
+	@ninja -j $(JOBS) -C build/emulated
+	@rm -f $(LAUNCHES)
+	@GSAE_EMULATION_LAUNCHES=$(LAUNCHES) $(CTEST) --test-dir build/emulated
+else
+	@echo "==> the CUDA backend is not tested: no headers of the CUDA Toolkit (CUDA_HEADERS=FOLDER with cublasLt.h)"
 	@echo "==> the same tests under AddressSanitizer and UndefinedBehaviorSanitizer (build/asan)"
-	@$(CMAKE) -S . -B build/asan -DGSAE_SANITIZE=ON --log-level=WARNING
+	@$(CONFIGURE) -B build/asan -DGSAE_CUDA=OFF -DGSAE_SANITIZE=ON
 	@ninja -j $(JOBS) -C build/asan
 	@$(CTEST) --test-dir build/asan
+endif
+ifneq ($(NVCC),)
+	@echo "==> the build for GPUs, architecture $(GSAE_CUDA_ARCHS) (build/cuda): what runs without one, and its kernels' resources"
+	@$(CONFIGURE_CUDA)
+	@ninja -j $(JOBS) -C build/cuda gemma_sae gsae_tests
+	@GSAE_EMULATION_LAUNCHES=$(wildcard $(LAUNCHES)) $(CTEST) --test-dir build/cuda $(if $(shell nvidia-smi -L 2>/dev/null),,-L without_gpu)
+else
+	@echo "==> the build for GPUs is not compiled: no nvcc on the PATH or in /usr/local/cuda/bin"
+endif
 
 bench: setup
-	@echo "==> benchmarks of the release build (build/cpu), one program after the other"
-	@$(CMAKE) -S . -B build/cpu -DGSAE_SANITIZE=OFF --log-level=WARNING
-	@ninja -j $(JOBS) -C build/cpu
-	@set -e; for program in $$(ls build/cpu/bench/*_bench | grep -E '$(BENCH)'); do \
+	@echo "==> benchmarks of the release build ($(BUILD)), one program after the other"
+	@$(if $(NVCC),$(CONFIGURE_CUDA),$(CONFIGURE_CPU))
+	@ninja -j $(JOBS) -C $(BUILD)
+	@set -e; for program in $$(ls $(BUILD)/bench/*_bench | grep -E '$(BENCH)'); do \
 	  echo "==> $$program"; $$program $(BENCH_ARGS); \
 	done
+
+# Registers, shared memory and spills of every kernel on every generation of GPUs. Threads and dynamic shared memory are
+# known if `make test` ran before.
+RESOURCES := docs/cuda-resources.md
+resources:
+	@$(if $(NVCC),,echo "make resources needs nvcc" >&2; exit 1)
+	@echo "==> compiling the kernels for sm_80, sm_90, sm_100 and sm_120 (build/resources)"
+	@$(CONFIGURE) -B build/resources -DGSAE_CUDA=ON -DCMAKE_CUDA_COMPILER='$(NVCC)' \
+	  -DCMAKE_CUDA_ARCHITECTURES='80-real;90-real;100-real;120-real' -DBUILD_TESTING=OFF
+	@ninja -j $(JOBS) -C build/resources $(patsubst %,CMakeFiles/gsae_kernels.dir/%.o,$(wildcard kernels/*.cu))
+	@tests/resources/resources.sh table build/resources $(wildcard $(LAUNCHES)) >$(RESOURCES).tmp
+	@mv $(RESOURCES).tmp $(RESOURCES)
+	@echo "==> wrote $(RESOURCES)"
+	@tests/resources/resources.sh check build/resources $(wildcard $(LAUNCHES))
+
+bundle:
+	@$(if $(NVCC),,echo "make bundle needs nvcc" >&2; exit 1)
+	@JOBS=$(JOBS) NVCC='$(NVCC)' tools/bundle.sh
 
 clean:
 	@echo "==> removing build/ and ./gemma_sae (out/ stays: it holds your runs)"
 	@rm -rf build gemma_sae
 
 help:
-	@echo "make         builds ./gemma_sae"
-	@echo "make demo    installs what is missing, builds, trains and evaluates an SAE on the bundled model"
-	@echo "make test    every test, in a release build and under the address and undefined-behaviour sanitizers"
-	@echo "make bench   the benchmarks; BENCH=REGEX chooses programs, BENCH_ARGS=... is handed to each"
-	@echo "make setup   installs what is missing (tools/setup.sh)"
-	@echo "make clean   removes what was built"
-	@echo "JOBS=N: processes at a time (now $(JOBS))"
+	@echo "make            builds ./gemma_sae, with CUDA where nvcc is"
+	@echo "make demo       installs what is missing, builds, trains and evaluates an SAE on the bundled model"
+	@echo "make test       every test: a release build, the sanitizers with the emulated GPU, the build for GPUs"
+	@echo "make bench      the benchmarks; BENCH=REGEX chooses programs, BENCH_ARGS=... is handed to each"
+	@echo "make bundle     a folder that runs on a machine with a GPU and nothing installed (docs/gpu.md)"
+	@echo "make resources  what each kernel uses on each generation of GPUs, into $(RESOURCES)"
+	@echo "make setup      installs what is missing (tools/setup.sh)"
+	@echo "make clean      removes what was built"
+	@echo "JOBS=N: processes at a time (now $(JOBS)); NVCC= : without CUDA; GSAE_CUDA_ARCHS='80;90': for these GPUs"
 
-.PHONY: all setup demo test bench clean help
+.PHONY: all setup demo test bench resources bundle clean help

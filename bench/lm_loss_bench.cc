@@ -1,61 +1,51 @@
 #include "kernels/lm_loss.h"
 
 #include "bench/timer.h"
-#include "kernels/memory.h"
 #include "kernels/softcap.h"
 
 namespace gsae::bench {
 
-// Args: n, d, V, rows, columns. FLOP/s of the product, to be read against the machine's peak in the dtype of h.
-void lm_loss(benchmark::State& state, Device device, DType h_dtype, DType table_dtype) {
-  if (!available(device)) return state.SkipWithError("no such device");
+namespace {
+
+// Args: n, d, V, rows and columns of scratch. Against the product's roof: what is missing is the softmax.
+void lm_loss(benchmark::State& state, Context& ctx, DType h_dtype, DType table_dtype) {
   const int64_t n = state.range(0), d = state.range(1), V = state.range(2);
-  Context ctx(device);
-  Tensor nll, h, table, targets, scratch;
-  const auto lay_out = [&](Arena& arena) {
-    nll = arena.take("nll", DType::kF32, {n});
-    h = arena.take("h", h_dtype, {n, d});
-    table = arena.take("table", table_dtype, {V, d});
-    targets = arena.take("targets", DType::kI32, {n});
-    scratch = arena.take("scratch", DType::kF32, {state.range(3), state.range(4)});
-  };
-  Arena plan;
-  lay_out(plan);
-  Buffer memory(device, plan.used());
-  Arena arena(memory);
-  lay_out(arena);
-  if (device == Device::kCpu) std::fill_n(memory.data(), memory.size(), std::byte{0});
-
+  Operands on(ctx);
+  const Tensor nll = on.zeros(DType::kF32, {n}), h = on.random(h_dtype, {n, d}, 0.1f),
+               table = on.random(table_dtype, {V, d}), targets = on.tokens(n, V),
+               scratch = on.zeros(DType::kF32, {state.range(3), state.range(4)});
   measure(state, ctx, [&] { gsae::lm_loss(ctx, nll, h, table, targets, 30, scratch); });
-  const double logits = static_cast<double>(n) * static_cast<double>(V * state.iterations());
-  state.counters["FLOP/s"] = benchmark::Counter(2 * logits * static_cast<double>(d), benchmark::Counter::kIsRate);
-  state.counters["logit/s"] = benchmark::Counter(logits, benchmark::Counter::kIsRate);
+  set_flop(state, ctx, 2.0 * double(n) * double(d) * double(V), h_dtype);
 }
-
-// The demo model; the 2B with its bf16 table, in both precisions of the products.
-BENCHMARK_CAPTURE(lm_loss, cpu_f32, Device::kCpu, DType::kF32, DType::kBF16)
-    ->Args({4096, 192, 4096, 512, 1024})
-    ->Args({256, 2304, 256000, 256, 4096})
-    ->UseManualTime();
-BENCHMARK_CAPTURE(lm_loss, cpu_bf16, Device::kCpu, DType::kBF16, DType::kBF16)
-    ->Args({4096, 192, 4096, 512, 1024})
-    ->Args({256, 2304, 256000, 256, 4096})
-    ->UseManualTime();
 
 // Args: elements.
-void softcap(benchmark::State& state, Device device) {
-  if (!available(device)) return state.SkipWithError("no such device");
-  Context ctx(device);
-  Buffer memory(device, state.range(0) * sizeof(float));
-  Arena arena(memory);
-  Tensor x = arena.take("x", DType::kF32, {state.range(0)});
-  if (device == Device::kCpu) std::fill_n(x.data<float>(), x.size(), 1.0f);
+void softcap(benchmark::State& state, Context& ctx) {
+  Operands on(ctx);
+  const Tensor x = on.random(DType::kF32, {state.range(0)}, 20);
   measure(state, ctx, [&] { gsae::softcap(ctx, x, 30); });
-  state.SetBytesProcessed(state.iterations() * 2 * static_cast<int64_t>(x.bytes()));
+  set_bytes(state, ctx, 2.0 * double(x.bytes()));
 }
 
-BENCHMARK_CAPTURE(softcap, cpu, Device::kCpu)->Arg(1 << 24)->UseManualTime();
+// The demo model; the 2B, on a GPU with chunks of logits that stay in its cache, half as large, and that do not.
+void register_all() {
+  using State = benchmark::State;
+  const DType f32 = DType::kF32, bf16 = DType::kBF16;
+  const std::vector<std::vector<int64_t>> cpu{{4096, 192, 4096, 512, 1024}, {256, 2304, 256000, 256, 4096}};
+  const std::vector<std::vector<int64_t>> cuda{{4096, 2304, 256000, 4096, 1028},
+                                               {4096, 2304, 256000, 4096, 2052},
+                                               {4096, 2304, 256000, 4096, 8196},
+                                               {4096, 2304, 256000, 1024, 8196}};
+  register_op("lm_loss/f32/bf16", [=](State& s, Context& c) { lm_loss(s, c, f32, bf16); }, {.cpu = cpu, .cuda = {}});
+  register_op("lm_loss/bf16", [=](State& s, Context& c) { lm_loss(s, c, bf16, bf16); }, {.cpu = cpu, .cuda = cuda});
+  register_op("lm_loss/f32", [=](State& s, Context& c) { lm_loss(s, c, f32, f32); },
+              {.cpu = {}, .cuda = {{1024, 2304, 256000, 1024, 8196}}});
+  register_op("softcap", softcap, {.cpu = {{1 << 24}}, .cuda = {{1 << 28}}});
+}
 
+}  // namespace
 }  // namespace gsae::bench
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  gsae::bench::register_all();
+  return gsae::bench::run(argc, argv);
+}

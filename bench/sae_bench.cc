@@ -1,237 +1,280 @@
 #include <cmath>
-#include <cstring>
-#include <memory>
-#include <string>
+#include <utility>
+#include <vector>
 
 #include "bench/timer.h"
 #include "kernels/adam.h"
 #include "kernels/jump_relu.h"
 #include "kernels/matmul.h"
-#include "kernels/philox.h"
 #include "kernels/reconstruction.h"
+#include "kernels/reconstruction_metrics.h"
 #include "kernels/rows.h"
+#include "kernels/sparsity.h"
 #include "kernels/statistics.h"
 #include "sae/sae_trainer.h"
+
+// A training step of an SAE, op by op and whole: the products against the device's peak, the other ops against the
+// bandwidth of its memory (on the CPU, at the demo's shapes, of a cache).
 
 namespace gsae::bench {
 
 namespace {
 
-// The operands of a training step, as the trainer holds them: an SAE of `latents` latents with about 1 in 128 active.
-struct Step {
-  static constexpr int64_t kTile = 512;
+constexpr double kActive = 1.0 / 128;  // of the latents: 128 of 16k
+constexpr float kThreshold = 2.418f;   // so many of normally distributed pre-activations are above it
 
-  Context ctx{Device::kCpu};
-  Recipe recipe;
-  Buffer memory;
-  std::unique_ptr<SaeTrainer> trainer;
-
-  Step(int64_t batch, int64_t width, int64_t latents, DType precision) {
-    recipe.batch = batch;
-    recipe.steps = 1 << 30;
-    recipe.lambda = 1e-3;
-    recipe.start = Recipe::Start::kData;
-    recipe.start_l0 = double(latents) / 128;
-    Arena plan;
-    SaeTrainer(plan, recipe, kTile, width, latents, precision);
-    memory = Buffer(Device::kCpu, plan.used());
-    Arena arena(memory);
-    trainer = std::make_unique<SaeTrainer>(arena, recipe, kTile, width, latents, precision);
-    const Random random(1, Random::kSampleRows);
-    float* x = w().x.data<float>();
-    for (int64_t i = 0; i < batch * width; ++i)
-      x[i] = (2 * random.uniform(static_cast<uint64_t>(i)) - 1) * std::sqrt(3.0f / float(width));
-    trainer->start(ctx);
-    trainer->step(ctx, 0);  // compiles the products, touches every page
-  }
-  SaeState& s() { return trainer->state(); }
-  DenseWorkspace& w() { return trainer->workspace(); }
-  Tensor W_enc() { return s().W_enc16 ? s().W_enc16 : s().p.W_enc; }
-  Tensor W_dec() { return s().W_dec16 ? s().W_dec16 : s().p.W_dec; }
-};
-
-// One at a time: the 2B's holds 2 GB.
-Step& step_of(int64_t batch, int64_t width, int64_t latents, DType precision) {
-  static std::unique_ptr<Step> held;
-  if (!held || held->recipe.batch != batch || held->s().p.width() != width || held->s().p.latents() != latents ||
-      held->s().precision() != precision) {
-    held.reset();
-    held = std::make_unique<Step>(batch, width, latents, precision);
-  }
-  return *held;
+// What an op moves in one run.
+double bytes(std::initializer_list<Tensor> moved) {
+  double sum = 0;
+  for (const Tensor& t : moved) sum += double(t.bytes());
+  return sum;
 }
 
-void set_bytes(benchmark::State& state, std::initializer_list<Tensor> moved) {
-  size_t bytes = 0;
-  for (const Tensor& t : moved) bytes += t ? t.bytes() : 0;
-  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(bytes));
+void assign(Context& ctx, Tensor t, std::vector<float> values) {
+  copy(ctx, t, view(values.data(), {t.size()}));
+  ctx.synchronize();  // before the values go
+}
+
+Tensor filled(Context& ctx, Operands& on, int64_t n, float value) {
+  const Tensor t = on.zeros(DType::kF32, {n});
+  assign(ctx, t, std::vector<float>(static_cast<size_t>(n), value));
+  return t;
 }
 
 enum class Product { kEncode, kDecode, kDf, kGradDecoder, kGradEncoder };
 
-}  // namespace
-
-// Args everywhere: batch, width, latents. A tile of 512 rows but where the op runs once a step.
-
-// The step's five products, each 2 * tile * d * F FLOP, against the machine's peak in that precision.
-void product(benchmark::State& state, Product which, DType precision) {
-  Step& step = step_of(state.range(0), state.range(1), state.range(2), precision);
-  DenseWorkspace& w = step.w();
-  measure(state, step.ctx, [&] {
-    switch (which) {
-      case Product::kEncode: return matmul(step.ctx, w.z, w.centred, step.W_enc(), {.bias = step.s().p.b_enc});
-      case Product::kDecode: return matmul(step.ctx, w.x_hat, w.f, step.W_dec());
-      case Product::kDf: return matmul(step.ctx, w.df, w.dx, step.W_dec(), {.transpose_b = true});
-      case Product::kGradDecoder:
-        return matmul(step.ctx, w.grad.W_dec, w.f, w.dx, {.transpose_a = true, .accumulate = true});
-      case Product::kGradEncoder:
-        return matmul(step.ctx, w.grad.W_enc, w.centred, w.dz, {.transpose_a = true, .accumulate = true});
-    }
-  });
-  state.counters["FLOP/s"] = benchmark::Counter(
-      2 * double(w.z.size()) * double(step.s().p.width()) * double(state.iterations()), benchmark::Counter::kIsRate);
+// Args: rows, width, latents. The step's five products, each 2 * rows * width * latents FLOP.
+void product(benchmark::State& state, Context& ctx, Product which, DType type, bool tf32) {
+  const int64_t n = state.range(0), d = state.range(1), F = state.range(2);
+  Operands on(ctx);
+  const auto run = [&](std::initializer_list<int64_t> out, std::initializer_list<int64_t> a,
+                       std::initializer_list<int64_t> b, MatmulOptions options) {
+    options.tf32 = tf32;
+    const Tensor result = on.zeros(DType::kF32, out), left = on.random(type, a), right = on.random(type, b);
+    measure(state, ctx, [&] { matmul(ctx, result, left, right, options); });
+  };
+  switch (which) {
+    case Product::kEncode: run({n, F}, {n, d}, {d, F}, {.bias = on.random(DType::kF32, {F})}); break;
+    case Product::kDecode: run({n, d}, {n, F}, {F, d}, {}); break;
+    case Product::kDf: run({n, F}, {n, d}, {F, d}, {.transpose_b = true}); break;
+    case Product::kGradDecoder: run({F, d}, {n, F}, {n, d}, {.transpose_a = true, .accumulate = true}); break;
+    case Product::kGradEncoder: run({d, F}, {n, d}, {n, F}, {.transpose_a = true, .accumulate = true}); break;
+  }
+  set_flop(state, ctx, 2.0 * double(n) * double(d) * double(F), type, tf32);
 }
 
-void jump_relu(benchmark::State& state, DType precision) {
-  Step& step = step_of(state.range(0), state.range(1), state.range(2), precision);
-  DenseWorkspace& w = step.w();
-  const SaeParameters& p = step.s().p;
-  measure(state, step.ctx,
-          [&] { gsae::jump_relu(step.ctx, w.f, w.z, p.threshold, w.l0.rows(0, w.z.dim[0]), step.s().fired); });
-  set_bytes(state, {w.z, w.f});
+// Args: rows, latents.
+void jump_relu(benchmark::State& state, Context& ctx, DType type) {
+  const int64_t n = state.range(0), F = state.range(1);
+  Operands on(ctx);
+  const Tensor z = on.random(DType::kF32, {n, F}), f = on.zeros(type, {n, F}), l0 = on.zeros(DType::kF32, {n}),
+               theta = filled(ctx, on, F, kThreshold), fired = on.zeros(DType::kI32, {F});
+  measure(state, ctx, [&] { gsae::jump_relu(ctx, f, z, theta, l0, fired); });
+  set_bytes(state, ctx, bytes({z, f}));
 }
 
-void jump_relu_backward(benchmark::State& state, DType precision) {
-  Step& step = step_of(state.range(0), state.range(1), state.range(2), precision);
-  DenseWorkspace& w = step.w();
-  measure(state, step.ctx, [&] {
-    gsae::jump_relu_backward(step.ctx, w.dz, w.grad.b_enc, w.grad.threshold, w.df, w.z, step.s().p.threshold,
-                             w.dl0.rows(0, w.z.dim[0]), 0.001f);
-  });
-  set_bytes(state, {w.z, w.df, w.dz});
+void jump_relu_backward(benchmark::State& state, Context& ctx, DType type) {
+  const int64_t n = state.range(0), F = state.range(1);
+  Operands on(ctx);
+  const Tensor z = on.random(DType::kF32, {n, F}), df = on.random(DType::kF32, {n, F}), dz = on.zeros(type, {n, F}),
+               dbias = on.zeros(DType::kF32, {F}), dtheta = on.zeros(DType::kF32, {F}),
+               theta = filled(ctx, on, F, kThreshold), dl0 = on.random(DType::kF32, {n});
+  measure(state, ctx, [&] { gsae::jump_relu_backward(ctx, dz, dbias, dtheta, df, z, theta, dl0, 0.001f); });
+  // cuda reads no more of df than the 32-byte sectors with an active latent
+  const double read = ctx.device() == Device::kCuda ? 1 - std::pow(1 - kActive, 8) : 1;
+  set_bytes(state, ctx, bytes({z, dz}) + read * bytes({df}));
 }
 
-void reconstruction_error(benchmark::State& state, DType precision) {
-  Step& step = step_of(state.range(0), state.range(1), state.range(2), precision);
-  DenseWorkspace& w = step.w();
-  const int64_t n = w.z.dim[0];
-  measure(state, step.ctx, [&] {
-    gsae::reconstruction_error(step.ctx, w.dx, w.error.rows(0, n), w.grad.b_dec, w.x_hat, step.s().p.b_dec,
-                               w.x.rows(0, n), 1e-3f);
-  });
-  set_bytes(state, {w.x_hat, w.x_hat, w.dx, w.x.rows(0, n)});
+// Args: rows, width.
+void subtract_bias(benchmark::State& state, Context& ctx, DType type) {
+  const int64_t n = state.range(0), d = state.range(1);
+  Operands on(ctx);
+  const Tensor x = on.random(DType::kF32, {n, d}), bias = on.random(DType::kF32, {d}), out = on.zeros(type, {n, d});
+  measure(state, ctx, [&] { gsae::subtract_bias(ctx, out, x, bias); });
+  set_bytes(state, ctx, bytes({x, out}));
 }
 
-void adam(benchmark::State& state, DType precision) {
-  Step& step = step_of(state.range(0), state.range(1), state.range(2), precision);
-  SaeState& s = step.s();
-  const Tensor g = step.w().grad.W_enc;
-  measure(state, step.ctx, [&] { gsae::adam(step.ctx, s.p.W_enc, s.second_moment.W_enc, g, s.W_enc16, s.rates, {}); });
-  set_bytes(state, {g, g, g, g, g, s.W_enc16});
+void reconstruction_error(benchmark::State& state, Context& ctx, DType type) {
+  const int64_t n = state.range(0), d = state.range(1);
+  Operands on(ctx);
+  const Tensor x = on.random(DType::kF32, {n, d}), x_hat = on.random(DType::kF32, {n, d}), dx = on.zeros(type, {n, d}),
+               bias = on.zeros(DType::kF32, {d}), dbias = on.zeros(DType::kF32, {d}),
+               error = on.zeros(DType::kF32, {n});
+  measure(state, ctx, [&] { gsae::reconstruction_error(ctx, dx, error, dbias, x_hat, bias, x, 1e-3f); });
+  set_bytes(state, ctx, bytes({x, x_hat, x_hat, dx}));
 }
 
-void adam_unit_rows(benchmark::State& state, DType precision) {
-  Step& step = step_of(state.range(0), state.range(1), state.range(2), precision);
-  SaeState& s = step.s();
-  const Tensor g = step.w().grad.W_dec;
-  measure(state, step.ctx,
-          [&] { gsae::adam_unit_rows(step.ctx, s.p.W_dec, s.second_moment.W_dec, g, s.W_dec16, s.rates, {}); });
-  set_bytes(state, {g, g, g, g, g, s.W_dec16});
+void reconstruction_metrics(benchmark::State& state, Context& ctx) {
+  const int64_t n = state.range(0), d = state.range(1);
+  Operands on(ctx);
+  const Tensor x = on.random(DType::kF32, {n, d}), x_hat = on.random(DType::kF32, {n, d}),
+               centre = on.random(DType::kF32, {d}), metrics = on.zeros(DType::kF64, {n, kReconstructionMetrics});
+  measure(state, ctx, [&] { gsae::reconstruction_metrics(ctx, metrics, x_hat, x, centre); });
+  set_bytes(state, ctx, bytes({x, x_hat}));
 }
 
-void add_moments(benchmark::State& state) {
-  Step& step = step_of(state.range(0), state.range(1), state.range(2), DType::kF32);
-  SaeState& s = step.s();
-  measure(state, step.ctx, [&] { gsae::add_moments(step.ctx, s.sum_x, s.sum_x2, step.w().x); });
-  set_bytes(state, {step.w().x});
+void add_moments(benchmark::State& state, Context& ctx) {
+  const int64_t n = state.range(0), d = state.range(1);
+  Operands on(ctx);
+  const Tensor x = on.random(DType::kF32, {n, d}), sum = on.zeros(DType::kF64, {d}),
+               square = on.zeros(DType::kF64, {1});
+  measure(state, ctx, [&] { gsae::add_moments(ctx, sum, square, x); });
+  set_bytes(state, ctx, bytes({x}));
 }
 
-// Args: rows, width, slots of the buffer. Scattered over a table that no cache holds.
-void move_rows(benchmark::State& state, bool scatter, DType dtype) {
+// Args: latents, width. W_dec's step, or of as many parameters W_enc's.
+void adam(benchmark::State& state, Context& ctx, bool unit_rows, bool with_copy) {
+  const int64_t F = state.range(0), d = state.range(1);
+  Operands on(ctx);
+  const Tensor p = on.random(DType::kF32, {F, d}, 1 / std::sqrt(float(d))), v = on.zeros(DType::kF32, {F, d}),
+               g = on.random(DType::kF32, {F, d}, 1e-3f), rates = on.zeros(DType::kF32, {kRates});
+  const Tensor narrow = with_copy ? on.zeros(DType::kBF16, {F, d}) : Tensor{};
+  assign(ctx, rates, {7e-5f, 0.999f, 1, 1});
+  measure(state, ctx, [&] { (unit_rows ? gsae::adam_unit_rows : gsae::adam)(ctx, p, v, g, narrow, rates, {}); });
+  set_bytes(state, ctx, bytes({p, p, v, v, g}) + (with_copy ? double(narrow.bytes()) : 0));
+}
+
+// Args: rows, width, slots of the buffer. Over a table that no cache holds.
+void move_rows(benchmark::State& state, Context& ctx, bool scatter, DType type) {
   const int64_t n = state.range(0), d = state.range(1), slots = state.range(2);
-  Context ctx(Device::kCpu);
-  Arena plan;
-  Buffer memory;
-  Tensor table, x, index;
-  const auto lay_out = [&](Arena& arena) {
-    table = arena.take("table", dtype, {slots, d});
-    x = arena.take("x", DType::kF32, {n, d});
-    index = arena.take("index", DType::kI32, {n});
-  };
-  lay_out(plan);
-  memory = Buffer(Device::kCpu, plan.used());
-  Arena arena(memory);
-  lay_out(arena);
-  std::memset(memory.data(), 0, memory.size());
-  for (int64_t r = 0; r < n; ++r) index.data<int32_t>()[r] = static_cast<int32_t>(r * 7919 % slots);  // no slot twice
+  Operands on(ctx);
+  const Tensor table = on.zeros(type, {slots, d}), x = on.random(DType::kF32, {n, d}),
+               index = on.zeros(DType::kI32, {n});
+  std::vector<int32_t> at(static_cast<size_t>(n));
+  for (int64_t r = 0; r < n; ++r) at[r] = static_cast<int32_t>(r * 7919 % slots);  // no slot twice
+  copy(ctx, index, view(at.data(), {n}));
+  ctx.synchronize();
   measure(state, ctx, [&] {
-    if (scatter) scatter_rows(ctx, table, x, index);
-    else gather_rows(ctx, x, table, index, 0.5f);
+    if (scatter) gsae::scatter_rows(ctx, table, x, index);
+    else gsae::gather_rows(ctx, x, table, index, 0.5f);
   });
-  state.SetBytesProcessed(state.iterations() * n * d * static_cast<int64_t>(sizeof(float) + size_of(dtype)));
+  set_bytes(state, ctx, double(n) * double(d) * double(sizeof(float) + size_of(type)));
 }
 
-// Everything: tokens per second of training, without the model that makes the activations.
-void dense_step(benchmark::State& state, DType precision) {
-  Step& step = step_of(state.range(0), state.range(1), state.range(2), precision);
-  int64_t s = 0;
-  measure(state, step.ctx, [&] { step.trainer->step(step.ctx, ++s); });
-  const double rows = double(state.range(0)) * double(state.iterations());
+// Args: latents. After every step.
+void update_idle(benchmark::State& state, Context& ctx) {
+  const int64_t F = state.range(0);
+  Operands on(ctx);
+  const Tensor idle = on.zeros(DType::kI64, {F}), total = on.zeros(DType::kI64, {F}),
+               fired = on.zeros(DType::kI32, {F});
+  measure(state, ctx, [&] { gsae::update_idle(ctx, idle, total, fired, 4096); });
+  set_bytes(state, ctx, 2 * bytes({idle, total, fired}));
+}
+
+void summarise_latents(benchmark::State& state, Context& ctx) {
+  const int64_t F = state.range(0);
+  Operands on(ctx);
+  const Tensor out = on.zeros(DType::kF64, {kLatentStatistics}), idle = on.zeros(DType::kI64, {F}),
+               theta = on.random(DType::kF32, {F});
+  measure(state, ctx, [&] { gsae::summarise_latents(ctx, out, idle, theta, 1000); });
+  set_bytes(state, ctx, bytes({idle, theta}));
+}
+
+// Args: rows. What a step does with a number for each row: only that it is no delay.
+void per_row(benchmark::State& state, Context& ctx) {
+  const int64_t n = state.range(0);
+  Operands on(ctx);
+  const Tensor l0 = filled(ctx, on, n, 80), dl0 = on.zeros(DType::kF32, {n}), penalty = on.zeros(DType::kF32, {n}),
+               control = on.zeros(DType::kF32, {kControls}), total = on.zeros(DType::kF64, {1});
+  assign(ctx, control, {1e-3f, 1, 1e-3f, 80});
+  measure(state, ctx, [&] {
+    sparsity_penalty(ctx, dl0, penalty, l0, control, true, n);
+    control_sparsity(ctx, control, l0, {.integral = 1e-3f, .proportional = 1});
+    add_sum(ctx, total, l0);
+  });
+  set_bytes(state, ctx, bytes({l0, dl0, penalty, l0, l0}));
+}
+
+// Args: batch, width, latents, rows of a tile. Everything: tokens per second of training, without the model that makes
+// the activations. 10 * batch * width * latents FLOP are products.
+void dense_step(benchmark::State& state, Context& ctx, DType precision, bool tf32) {
+  const int64_t batch = state.range(0), d = state.range(1), F = state.range(2), tile = state.range(3);
+  Recipe recipe;
+  recipe.batch = batch;
+  recipe.steps = 1 << 30;
+  recipe.lambda = 1e-3;
+  recipe.tf32 = tf32;
+  recipe.start = Recipe::Start::kData;
+  recipe.start_l0 = double(F) * kActive;
+  Arena plan;
+  SaeTrainer(plan, recipe, tile, d, F, precision);
+  const Buffer memory(ctx.device(), plan.used());
+  Arena arena(memory);
+  SaeTrainer trainer(arena, recipe, tile, d, F, precision);
+  Operands on(ctx);
+  copy(ctx, trainer.workspace().x, on.random(DType::kF32, {batch, d}, 1 / std::sqrt(float(d))));
+  trainer.start(ctx);
+  int64_t step = 0;
+  measure(state, ctx, [&] { trainer.step(ctx, step++); });
+  const double rows = double(batch) * double(state.iterations());
   state.counters["tok/s"] = benchmark::Counter(rows, benchmark::Counter::kIsRate);
-  state.counters["FLOP/s"] =
-      benchmark::Counter(10 * rows * double(state.range(1)) * double(state.range(2)), benchmark::Counter::kIsRate);
+  set_flop(state, ctx, 10.0 * double(batch) * double(d) * double(F), precision, tf32);
 }
 
-// The demo's SAE (width 4k on d 192), and 16k latents on the 2B.
-void register_shape(int64_t batch, int64_t width, int64_t latents) {
-  const auto add = [&](const std::string& name, auto&& function) {
-    benchmark::RegisterBenchmark(name.c_str(), function)
-        ->Args({batch, width, latents})
-        ->UseManualTime()
-        ->Unit(benchmark::kMillisecond);
+// The demo's SAE (4k latents on width 192), 16k latents on the 2B, and on a GPU what 1M latents change. On the CPU in
+// tiles of 512 rows, as it trains.
+void register_all() {
+  using State = benchmark::State;
+  const int64_t M = 1 << 20;
+  const Shapes products{.cpu = {{512, 192, 4096}, {512, 2304, 16384}},
+                        .cuda = {{4096, 192, 4096}, {4096, 2304, 16384}}};
+  const Shapes latents{.cpu = {{512, 4096}, {512, 16384}}, .cuda = {{4096, 4096}, {4096, 16384}, {1024, M}}};
+  const Shapes rows{.cpu = {{4096, 192}, {4096, 2304}}, .cuda = {{4096, 192}, {4096, 2304}, {4096, 4608}}};
+  const Shapes parameters{.cpu = {{4096, 192}, {16384, 2304}}, .cuda = {{4096, 192}, {16384, 2304}, {16384, 4608}}};
+  const Shapes slots{.cpu = {{4096, 192, 262139}, {4096, 2304, 65521}},
+                     .cuda = {{4096, 192, 1000003}, {4096, 2304, 1000003}}};
+  const Shapes each_latent{.cpu = {{16384}, {M}}, .cuda = {{16384}, {M}}};
+  const Shapes steps{.cpu = {{4096, 192, 4096, 512}, {512, 2304, 16384, 512}},
+                     .cuda = {{4096, 192, 4096, 4096}, {4096, 2304, 16384, 4096}}};
+
+  const auto precision = [&](const std::string& suffix, DType t, bool tf32, auto&& only) {
+    for (const auto& [name, which] : {std::pair{"encode", Product::kEncode},
+                                      {"decode", Product::kDecode},
+                                      {"df", Product::kDf},
+                                      {"grad_W_dec", Product::kGradDecoder},
+                                      {"grad_W_enc", Product::kGradEncoder}})
+      register_op(
+          std::string("product_") + name + suffix,
+          [=, which = which](State& s, Context& c) { product(s, c, which, t, tf32); }, only(products));
+    register_op(
+        "dense_step" + suffix, [=](State& s, Context& c) { dense_step(s, c, t, tf32); }, only(steps));
   };
+  const auto everywhere = [](Shapes s) { return s; };
+  precision("/f32", DType::kF32, false, everywhere);
+  precision("/bf16", DType::kBF16, false, everywhere);
+  precision("/tf32", DType::kF32, true, [](Shapes s) { return Shapes{.cpu = {}, .cuda = s.cuda}; });
+
   for (const DType t : {DType::kF32, DType::kBF16}) {
     const std::string suffix = std::string("/") + gsae::name(t);
-    const std::pair<const char*, Product> products[] = {{"encode", Product::kEncode},
-                                                        {"decode", Product::kDecode},
-                                                        {"df", Product::kDf},
-                                                        {"grad_W_dec", Product::kGradDecoder},
-                                                        {"grad_W_enc", Product::kGradEncoder}};
-    for (const auto& [name, which] : products)
-      add("product_" + (name + suffix), [which = which, t](benchmark::State& s) { product(s, which, t); });
-    add("jump_relu" + suffix, [t](benchmark::State& s) { jump_relu(s, t); });
-    add("jump_relu_backward" + suffix, [t](benchmark::State& s) { jump_relu_backward(s, t); });
-    add("reconstruction_error" + suffix, [t](benchmark::State& s) { reconstruction_error(s, t); });
-    add("adam" + suffix, [t](benchmark::State& s) { adam(s, t); });
-    add("adam_unit_rows" + suffix, [t](benchmark::State& s) { adam_unit_rows(s, t); });
-    add("dense_step" + suffix, [t](benchmark::State& s) { dense_step(s, t); });
+    const bool narrow = t == DType::kBF16;
+    register_op(
+        "jump_relu" + suffix, [=](State& s, Context& c) { jump_relu(s, c, t); }, latents);
+    register_op(
+        "jump_relu_backward" + suffix, [=](State& s, Context& c) { jump_relu_backward(s, c, t); }, latents);
+    register_op(
+        "subtract_bias" + suffix, [=](State& s, Context& c) { subtract_bias(s, c, t); }, rows);
+    register_op(
+        "reconstruction_error" + suffix, [=](State& s, Context& c) { reconstruction_error(s, c, t); }, rows);
+    register_op(
+        "adam" + suffix, [=](State& s, Context& c) { adam(s, c, false, narrow); }, parameters);
+    register_op(
+        "adam_unit_rows" + suffix, [=](State& s, Context& c) { adam(s, c, true, narrow); }, parameters);
+    register_op(
+        "scatter_rows" + suffix, [=](State& s, Context& c) { move_rows(s, c, true, t); }, slots);
+    register_op(
+        "gather_rows" + suffix, [=](State& s, Context& c) { move_rows(s, c, false, t); }, slots);
   }
-  add("add_moments", [](benchmark::State& s) { add_moments(s); });
+  register_op("reconstruction_metrics", reconstruction_metrics, rows);
+  register_op("add_moments", add_moments, rows);
+  register_op("update_idle", update_idle, each_latent);
+  register_op("summarise_latents", summarise_latents, each_latent);
+  register_op("per_row", per_row, {.cpu = {{4096}}, .cuda = {{4096}}});
 }
 
-BENCHMARK_CAPTURE(move_rows, scatter_f32, true, DType::kF32)
-    ->Args({4096, 192, 262139})
-    ->Args({4096, 2304, 65521})
-    ->UseManualTime();
-BENCHMARK_CAPTURE(move_rows, gather_f32, false, DType::kF32)
-    ->Args({4096, 192, 262139})
-    ->Args({4096, 2304, 65521})
-    ->UseManualTime();
-BENCHMARK_CAPTURE(move_rows, scatter_bf16, true, DType::kBF16)
-    ->Args({4096, 192, 262139})
-    ->Args({4096, 2304, 65521})
-    ->UseManualTime();
-BENCHMARK_CAPTURE(move_rows, gather_bf16, false, DType::kBF16)
-    ->Args({4096, 192, 262139})
-    ->Args({4096, 2304, 65521})
-    ->UseManualTime();
-
+}  // namespace
 }  // namespace gsae::bench
 
 int main(int argc, char** argv) {
-  gsae::bench::register_shape(4096, 192, 4096);
-  gsae::bench::register_shape(512, 2304, 16384);
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  benchmark::RunSpecifiedBenchmarks();
+  gsae::bench::register_all();
+  return gsae::bench::run(argc, argv);
 }

@@ -5,7 +5,7 @@
 #   EMULATED  the host's compiler, against tests/emulation/: every kernel runs on the CPU. Of the toolkit only headers
 #             are used. Meant for the sanitizers (-DGSAE_SANITIZE=ON).
 #
-# CMAKE_CUDA_ARCHITECTURES: 90 unless given; a release build carries "80-real;86-real;89-real;90-real;100-real;120".
+# CMAKE_CUDA_ARCHITECTURES: 90 unless given; what a release carries is in tools/bundle.sh.
 
 file(GLOB GSAE_CUDA_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu)
 
@@ -20,6 +20,8 @@ if(GSAE_CUDA STREQUAL "ON")
   set(CMAKE_CUDA_STANDARD 17)  # CMake before 3.25 does not know nvcc's c++20 flag: override it by hand
   set(CMAKE_CUDA17_STANDARD_COMPILE_OPTION -std=c++20)
   set(CMAKE_CUDA_FLAGS_RELEASE "-O3")
+  # keeps what ptxas says of each kernel beside the object file, for tests/resources
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${PROJECT_SOURCE_DIR}/cmake/keep_resources.sh ${CCACHE})
   find_package(CUDAToolkit 12.4 REQUIRED)
 elseif(GSAE_CUDA STREQUAL "EMULATED")
   find_path(GSAE_CUDA_HEADERS cublasLt.h HINTS ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES include
@@ -48,7 +50,7 @@ function(gsae_cuda_options target)
   elseif(GSAE_CUDA STREQUAL "ON")
     target_compile_definitions(${target} PRIVATE GSAE_CUDA_EMULATED=0)
     target_compile_options(${target} PRIVATE
-      $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo;-Werror=all-warnings;--expt-relaxed-constexpr;-Xcompiler=-Wall,-Wextra,-Werror>)
+      $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo;-Xptxas=-v;-Werror=all-warnings;--expt-relaxed-constexpr;-Xcompiler=-Wall,-Wextra,-Werror>)
   endif()
 endfunction()
 
@@ -63,7 +65,8 @@ function(gsae_add_cuda_backend target)
   gsae_cuda_files(${GSAE_CUDA_SOURCES})
   gsae_cuda_options(${target})
   if(GSAE_CUDA STREQUAL "ON")
-    target_link_libraries(${target} PUBLIC CUDA::cudart CUDA::cublasLt CUDA::nvtx3)
+    # linked by all, its headers seen by none but the target: the others compile the same in every build, for ccache
+    target_link_libraries(${target} PRIVATE CUDA::cudart CUDA::cublasLt CUDA::nvtx3)
   else()
     file(GLOB emulation CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/emulation/*.cc)
     target_sources(${target} PRIVATE ${emulation})

@@ -20,11 +20,13 @@ struct AttentionOptions {
 //   q     (B, Hq, T, dh)    f32 or bf16
 //   k, v  (B, Hkv, T, dh)   the dtype of q; query head h reads head h / (Hq / Hkv)
 //
-// dh is at most kMaxHeadSize; on cuda, for bf16, a multiple of 8, and T * dh below 2^31. Sums in f32. On cuda, bf16 operands meet tensor cores:
-// the softmax's weights are rounded to bf16, and tanh is the hardware's, within 2^-11. Memory does not grow with T: the
-// scores exist a tile at a time, and keys that no query of a tile sees are never touched. Every output is computed by
-// one thread in an order that depends on the shape alone. 4 * dh FLOP, one exp and (with a cap) one tanh for each of
-// the B * Hq * pairs scores, where pairs = sum_i min(i + 1, window).
+// dh is at most kMaxHeadSize; on cuda, for bf16, a multiple of 8, and T * dh below 2^31. Sums in f32. On cuda, bf16
+// operands meet tensor cores: the softmax's weights are rounded to bf16, tanh is the hardware's, within 2^-11, exp2
+// too, within 2^-22. Memory does not grow with T: the scores exist a tile at a time, and keys that no query of a tile
+// sees are never touched; but a NaN or infinity in v reaches all queries of a tile, as its weight is 0. Every output is
+// computed by one thread in an order that depends on the shape alone (on cuda: and the GPU's architecture). 4 * dh
+// FLOP, one exp and (with a cap) one tanh for each of the B * Hq * pairs scores, where pairs = sum_i min(i + 1,
+// window).
 //
 // Softcap and windows: Gemma 2, arXiv:2408.00118. Softmax in one pass: Milakov & Gimelshein, arXiv:1805.02867; tiles:
 // FlashAttention, arXiv:2205.14135.

@@ -336,6 +336,7 @@ void attention_bf16(Context& ctx, Tensor out, Tensor q, Tensor k, Tensor v, cons
   using Wide = Shape<256, 1, 8, 64>;    // 198 KiB: sm_90, sm_100
   using Middle = Shape<256, 1, 8, 32>;  // 132 KiB: sm_80
   using Small = Shape<256, 1, 4, 32>;   // 99 KiB, all that sm_86, sm_89 and sm_120 have
+  static_assert(Small::kSharedBytes <= 99 << 10 && Middle::kSharedBytes <= 163 << 10);
   if (size <= 64) run(Shape<64, 2, 4, 64>{});
   else if (size <= 128) run(Shape<128, 2, 4, 32>{});
   else if (Wide::kSharedBytes <= shared_bytes) run(Wide{});

@@ -66,7 +66,8 @@ __device__ float row_sum(float x) {
   return x;
 }
 
-template <int kDim, bool kVector> __global__ void __launch_bounds__(kThreads, kVector ? 3 : 2) attention_f32_kernel(Operands x) {
+template <int kDim, bool kVector>
+__global__ void __launch_bounds__(kThreads, kVector ? 3 : 2) attention_f32_kernel(Operands x) {
   using L = Layout<kDim>;
   float* queries = dynamic_shared<float>();
   float* weights = queries + L::kWeights;

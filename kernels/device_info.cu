@@ -4,24 +4,28 @@
 
 namespace gsae::cuda {
 
+DeviceInfo device(int index) {
+  cudaDeviceProp p;
+  CUDA_CHECK(cudaGetDeviceProperties(&p, index));
+  DeviceInfo d{.name = p.name,
+               .major = p.major,
+               .minor = p.minor,
+               .multiprocessors = p.multiProcessorCount,
+               .memory_total = p.totalGlobalMem,
+               .memory_free = 0,
+               .cache = static_cast<size_t>(p.l2CacheSize)};
+  CUDA_CHECK(cudaMemGetInfo(&d.memory_free, &d.memory_total));
+  return d;
+}
+
 std::vector<DeviceInfo> devices() {
   int count = 0, current = 0;
   CUDA_CHECK(cudaGetDeviceCount(&count));
   CUDA_CHECK(cudaGetDevice(&current));
   std::vector<DeviceInfo> all;
   for (int i = 0; i < count; ++i) {
-    cudaDeviceProp p;
-    CUDA_CHECK(cudaGetDeviceProperties(&p, i));
-    DeviceInfo d{.name = p.name,
-                 .major = p.major,
-                 .minor = p.minor,
-                 .multiprocessors = p.multiProcessorCount,
-                 .memory_total = p.totalGlobalMem,
-                 .memory_free = 0,
-                 .cache = static_cast<size_t>(p.l2CacheSize)};
     CUDA_CHECK(cudaSetDevice(i));
-    CUDA_CHECK(cudaMemGetInfo(&d.memory_free, &d.memory_total));
-    all.push_back(d);
+    all.push_back(device(i));
   }
   CUDA_CHECK(cudaSetDevice(current));
   return all;

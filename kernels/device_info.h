@@ -17,6 +17,8 @@ struct DeviceInfo {
   size_t cache = 0;                          // bytes of L2
 };
 
+// Of one of them, as the CUDA runtime counts them; it must be there. What is free is asked of the calling thread's GPU.
+DeviceInfo cuda_device(int index);
 // All GPUs that this build and this process can use; none without a CUDA backend, a driver or a GPU.
 // Asks each of them, which takes some hundred MiB on each: for a doctor, not for a run.
 std::vector<DeviceInfo> cuda_devices();

@@ -38,8 +38,9 @@ void jump_relu(Context& ctx, Tensor f, Tensor z, Tensor theta, Tensor l0, Tensor
 //   theta   (F)     f32
 //   dl0     (n)     f32
 //
-// Sums over rows run in row order: the same bits with any number of threads. Memory-bound: moves
-// z.bytes() + df.bytes() + dz.bytes(). Gemma Scope, arXiv:2408.05147, appendix B.
+// Sums over rows run in row order, on cuda within chunks of rows that follow from the shape (kernels/row_chunks.h): the
+// same bits with any number of threads. Memory-bound: moves z.bytes() + df.bytes() + dz.bytes(); cuda reads df only
+// where a latent is active or in the window. Gemma Scope, arXiv:2408.05147, appendix B.
 void jump_relu_backward(Context& ctx, Tensor dz, Tensor dbias, Tensor dtheta, Tensor df, Tensor z, Tensor theta,
                         Tensor dl0, float bandwidth);
 

@@ -70,9 +70,12 @@ template <class T, int kWidth>
 void reconstruction_error(Context& ctx, T* dx, float* error, float* dbias, float* x_hat, const float* bias,
                           const float* x, int64_t n, int64_t d, float scale) {
   const int64_t stripes = (d + kThreads * kWidth - 1) / (kThreads * kWidth);
-  // Rows whose sums fill half of the workspace at most: all, but for very long columns. The columns' have the rest.
+  // Half of the workspace for the rows' sums, half for the columns'. More rows than fit (some hundred thousand) go in
+  // several bands.
   const size_t half = ctx.cuda().workspace_bytes / 2;
-  const int64_t most = static_cast<int64_t>(half / sizeof(float)) / stripes;
+  const int64_t floats = static_cast<int64_t>(half / sizeof(float));
+  const int64_t most = std::min(floats / stripes, RowChunks::kMostRows * (floats / d));
+  CHECK(most > 0, "reconstruction_error: rows are too long for the workspace");
   for (int64_t begin = 0; begin < n; begin += most) {
     const int64_t rows = std::min(n - begin, most), at = begin * d;
     const RowChunks chunks = row_chunks(rows, stripes, sizeof(float) * static_cast<size_t>(d), half);

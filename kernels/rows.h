@@ -11,7 +11,7 @@ namespace gsae {
 //
 //   table  (N, d)  f32 or bf16; no slot may be named twice
 //   rows   (n, d)  f32 or bf16
-//   index  (n)     i32, below N
+//   index  (n)     i32, below N: checked on the cpu alone
 void scatter_rows(Context& ctx, Tensor table, Tensor rows, Tensor index);
 
 // Takes rows out of their slots:
@@ -20,10 +20,11 @@ void scatter_rows(Context& ctx, Tensor table, Tensor rows, Tensor index);
 //
 //   out    (n, d)  f32
 //   table  (N, d)  f32 or bf16
-//   index  (n)     i32, in [0, N)
+//   index  (n)     i32, in [0, N): checked on the cpu alone
 void gather_rows(Context& ctx, Tensor out, Tensor table, Tensor index, float scale);
 
-// out[r] = x[r] - bias: f32 or bf16 (n, d), rounded once, from x (n, d) f32 and bias (d) f32.
+// out[r] = x[r] - bias: f32 or bf16 (n, d), rounded once, from x (n, d) f32, which it does not overlap, and bias (d)
+// f32.
 void subtract_bias(Context& ctx, Tensor out, Tensor x, Tensor bias);
 
 // All memory-bound: each operand moves once.

@@ -37,7 +37,7 @@ struct ControllerGains {
 //   e = clamp(log(mean(l0) / target), -1, 1)
 //   log steady += integral * e;    lambda = scale * steady * exp(proportional * e)
 //
-// Without gains, lambda = scale * steady. One thread's work; on the device, so that no step waits.
+// Without gains, lambda = scale * steady. Little work, but on the device, so that no step waits.
 void control_sparsity(Context& ctx, Tensor control, Tensor l0, ControllerGains gains);
 
 namespace cpu {

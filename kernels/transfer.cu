@@ -62,7 +62,8 @@ class PinnedReadback final : public Readback::Lane {
 
   void request(Context& ctx, Tensor src) override {
     CudaState& s = ctx.cuda();
-    CUDA_CHECK(cudaStreamWaitEvent(s.stream, slot_.arrived, 0));  // an earlier request may still read the slot
+    // An earlier request may still be on its way out of the slot. What it brings is taken by nobody, and this one's
+    // copy is behind it: the ops need not wait.
     CUDA_CHECK(cudaMemcpyAsync(slot_.device, src.ptr, src.bytes(), cudaMemcpyDeviceToDevice, s.stream));
     CUDA_CHECK(cudaEventRecord(slot_.used, s.stream));
     CUDA_CHECK(cudaStreamWaitEvent(s.copy_stream, slot_.used, 0));

@@ -68,25 +68,6 @@ class Gemma2::Pass {
   int64_t last_ = -1;
 };
 
-Gemma2::Activations::Activations(Arena& arena, const Gemma2& model, int64_t batch, int64_t length)
-    : B(batch), T(length) {
-  const GemmaConfig& c = model.config_;
-  const DType compute = model.compute_, product = model.product_;
-  const int64_t n = B * T, d = c.width, dh = c.head_width;
-  x = arena.take("residual stream", DType::kF32, {n, d});
-  h = arena.take("norm output", compute, {n, d});
-  qkv = arena.take("q, k, v", product, {n, (c.heads + 2 * c.kv_heads) * dh});
-  q = arena.take("queries by head", product, {B, c.heads, T, dh});
-  k = arena.take("keys by head", product, {B, c.kv_heads, T, dh});
-  v = arena.take("values by head", product, {B, c.kv_heads, T, dh});
-  att = arena.take("attention output", compute, {n, c.heads * dh});
-  y = arena.take("block output", DType::kF32, {n, d});
-  gate_up = arena.take("gate and up", product, {n, 2 * c.ffn});
-  ffn = arena.take("GeGLU output", compute, {n, c.ffn});
-  rope = arena.take("rotary angles", DType::kF32, {T, 2, dh / 2});
-  targets = arena.take("next tokens", DType::kI32, {B, T});
-}
-
 namespace {
 
 // The first elements of `t`, its leading dimension(s) cut down.
@@ -97,15 +78,34 @@ Tensor first(Tensor t, std::initializer_list<int64_t> shape) {
 }
 
 // Memory that holds nothing at the moment, as f32.
-Tensor scratch(Tensor t, std::initializer_list<int64_t> shape) {
-  const auto room = static_cast<int64_t>(t.bytes() / size_of(DType::kF32));
+Tensor as_f32(Tensor t, std::initializer_list<int64_t> shape) {
   t.dtype = DType::kF32;
-  t = first(t, shape);
-  CHECKF(t.size() <= room, "forward: {} as scratch in {} elements", t, room);
-  return t;
+  return first(t, shape);
 }
 
 }  // namespace
+
+Gemma2::Activations::Activations(Arena& arena, const Gemma2& model, int64_t batch, int64_t length)
+    : B(batch), T(length) {
+  const GemmaConfig& c = model.config_;
+  const DType compute = model.compute_, product = model.product_;
+  const int64_t n = B * T, d = c.width, dh = c.head_width;
+  x = arena.take("residual stream", DType::kF32, {n, d});
+  h = arena.take("norm output", compute, {n, d});
+  // Also holds an f32 copy of `att` while that is edited.
+  const int64_t columns = (c.heads + 2 * c.kv_heads) * dh, edited = compute == DType::kBF16 ? c.heads * dh : 0;
+  const auto copy = edited * static_cast<int64_t>(size_of(DType::kF32) / size_of(product));
+  qkv = first(arena.take("q, k, v", product, {n * std::max(columns, copy)}), {n, columns});
+  q = arena.take("queries by head", product, {B, c.heads, T, dh});
+  k = arena.take("keys by head", product, {B, c.kv_heads, T, dh});
+  v = arena.take("values by head", product, {B, c.kv_heads, T, dh});
+  att = arena.take("attention output", compute, {n, c.heads * dh});
+  y = arena.take("block output", DType::kF32, {n, d});
+  gate_up = arena.take("gate and up", product, {n, 2 * c.ffn});
+  ffn = arena.take("GeGLU output", compute, {n, c.ffn});
+  rope = arena.take("rotary angles", DType::kF32, {T, 2, dh / 2});
+  targets = arena.take("next tokens", DType::kI32, {B, T});
+}
 
 Gemma2::Activations Gemma2::Activations::part(int64_t batch, int64_t length) const {
   Activations a = *this;
@@ -131,6 +131,12 @@ Gemma2::Gemma2(Context& ctx, const GemmaConfig& config, DType compute, uint64_t 
       compute_(compute),
       product_(ctx.device() == Device::kCpu ? DType::kF32 : compute),
       weights_(ctx, config_, compute, seed) {}
+
+Gemma2::Gemma2(Device device, const GemmaConfig& config, DType compute)
+    : config_(config),
+      compute_(compute),
+      product_(device == Device::kCpu ? DType::kF32 : compute),
+      weights_(config_, compute) {}
 
 int64_t Gemma2::site_width(Site s) const {
   return s == Site::kAtt ? config_.heads * config_.head_width : config_.width;
@@ -174,9 +180,7 @@ bool Gemma2::run_layer(Context& ctx, const Activations& a, int64_t layer, const 
             {.scale = static_cast<float>(c.query_scale),
              .softcap = static_cast<float>(c.attention_cap),
              .window = c.sliding[layer] ? c.window : 0});
-  if (!pass.visit(ctx, Site::kAtt, layer, a.att,
-                  pass.edits(Site::kAtt, layer) ? scratch(a.gate_up, {a.att.dim[0], a.att.dim[1]}) : Tensor{}))
-    return false;
+  if (!pass.visit(ctx, Site::kAtt, layer, a.att, as_f32(a.qkv, {a.att.dim[0], a.att.dim[1]}))) return false;
 
   // x += norm_post_att(att Wo);  m = norm_pre_ffw(x)
   linear(ctx, a.y, a.att, std::array{w.o});
@@ -226,13 +230,14 @@ void Gemma2::run_head(Context& ctx, const Activations& a, Tensor tokens, Tensor 
   }
   if (nll) {
     next_tokens(ctx, a.targets, tokens);
-    // gate_up is free by now. On the CPU a tile of logits that stays in the cache is faster than all of it; a GPU's
-    // products want more.
-    const int64_t n = a.B * a.T, side = ctx.device() == Device::kCpu ? 1024 : 8192, rows = std::min<int64_t>(n, side);
+    // gate_up is free by now. A tile of logits should stay in the cache between its product and its softmax; cuda keeps
+    // 4 elements of each row for itself (kernels/lm_loss.h).
+    const bool cpu = ctx.device() == Device::kCpu;
+    const int64_t n = a.B * a.T, rows = std::min<int64_t>(n, cpu ? 1024 : 4096);
     const auto room = static_cast<int64_t>(a.gate_up.bytes() / size_of(DType::kF32));
-    const int64_t columns = std::min<int64_t>(room / rows, side);
+    const int64_t columns = std::min<int64_t>(room / rows, cpu ? 1024 : 2048 + 4);
     lm_loss(ctx, nll.reshape({n}), a.h, weights_.embedding, a.targets.reshape({n}), cap,
-            scratch(a.gate_up, {rows, columns}));
+            as_f32(a.gate_up, {rows, columns}));
   }
 }
 

@@ -55,6 +55,9 @@ class Gemma2 {
   // Random weights, for benchmarks.
   Gemma2(Context& ctx, const GemmaConfig& config, DType compute, uint64_t seed);
 
+  // The shape of that one alone, to plan its memory and that of its activations with: it cannot run.
+  Gemma2(Device device, const GemmaConfig& config, DType compute);
+
   const GemmaConfig& config() const { return config_; }
   DType compute() const { return compute_; }
   const GemmaWeights& weights() const { return weights_; }

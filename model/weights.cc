@@ -129,14 +129,15 @@ void require_finite_tensor(Context& ctx, const std::string& path, const std::str
 }  // namespace
 
 // Places of all weights in memory of their own, one buffer for each layer.
-void GemmaWeights::lay_out(Device device, const GemmaConfig& c, DType compute) {
+void GemmaWeights::lay_out(std::optional<Device> device, const GemmaConfig& c, DType compute) {
   const int64_t d = c.width, queries = c.heads * c.head_width, keys = c.kv_heads * c.head_width;
   const auto in_own_buffer = [&](const std::function<void(Arena&)>& take) {
     Arena plan;
     take(plan);
-    Arena arena(copies_.emplace_back(device, plan.used()));
-    take(arena);
     owned_bytes += plan.used();
+    if (!device) return;
+    Arena arena(copies_.emplace_back(*device, plan.used()));
+    take(arena);
   };
   in_own_buffer([&](Arena& arena) {
     embedding = arena.take("embedding", compute, {c.vocab, d});
@@ -231,6 +232,8 @@ GemmaWeights::GemmaWeights(Context& ctx, const GemmaConfig& c, DType compute, ui
     for (const Slot& slot : slots(c)) fill(w.*slot.tensor);
   finite_.assign(c.layers + 1, true);
 }
+
+GemmaWeights::GemmaWeights(const GemmaConfig& c, DType compute) { lay_out({}, c, compute); }
 
 void GemmaWeights::require_finite(Context& ctx, int64_t layer) const {
   if (finite_[layer]) return;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,9 @@ struct GemmaWeights {
   // that keeps activations near 1; norms that scale by one.
   GemmaWeights(Context& ctx, const GemmaConfig& c, DType compute, uint64_t seed);
 
+  // The shapes of those alone, and what they would take (owned_bytes), without memory: for a plan.
+  GemmaWeights(const GemmaConfig& c, DType compute);
+
   Tensor embedding;  // (V, d), of input and output
   std::vector<LayerWeights> layers;
   Tensor final_norm;  // (d)
@@ -58,7 +62,7 @@ struct GemmaWeights {
   size_t owned_bytes = 0;   // what was copied or uploaded
 
  private:
-  void lay_out(Device device, const GemmaConfig& c, DType compute);
+  void lay_out(std::optional<Device> device, const GemmaConfig& c, DType compute);  // none: only counts
   Tensor load(Context& ctx, const std::string& name, const StoredTensor& stored, const std::vector<int64_t>& shape,
               Tensor place);
 

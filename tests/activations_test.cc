@@ -5,11 +5,12 @@
 #include "io/safetensors.h"
 #include "tests/command.h"
 #include "tests/harness.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
 
-const std::string kForward = std::string(GSAE_TEST_DATA) + "/forward/gqa2_window8";
+const std::string kForward = test_data("forward/gqa2_window8");
 
 std::vector<int32_t> integers(const StoredTensor& t) {
   EXPECT_EQ(t.dtype, "I32");
@@ -141,7 +142,7 @@ TEST_P(ActivationsOn, Bf16IsAsFarFromF32AsOnTheCpu) {
 // More contexts than one forward pass takes are counted on.
 TEST(Activations, SeveralBatches) {
   const TempFolder dir;
-  const std::string data = std::string(GSAE_TEST_DATA) + "/eval/tokens.npy";  // 32 contexts of 256
+  const std::string data = test_data("eval/tokens.npy");  // 32 contexts of 256
   const CommandResult r = run_command({"activations", "--model", "demo", "--layer", "0", "--site", "mlp", "--data",
                                        data, "--keep-special", "--out", dir / "a.safetensors"});
   ASSERT_EQ(r.status, 0) << r.err;

@@ -96,11 +96,4 @@ inline void attention_reference(const AttentionCase& c, const AttentionOperands&
   }
 }
 
-// f32 results, and bf16 ones, rounded once more.
-inline void expect_attention(const std::vector<float>& got, DType t, const std::vector<double>& want,
-                             const std::vector<double>& bound) {
-  if (t == DType::kF32) expect_close(got, want, 0, 1, bound);
-  else expect_close(got, want, 0x1p-8, 1 + 0x1p-8, bound);
-}
-
 }  // namespace gsae::test

@@ -37,10 +37,11 @@ TEST_P(Attention, MatchesReference) {
   const Operands x(c, in);
   std::vector<double> want, bound;
   attention_reference(c, x, arithmetic(), want, bound);
-  const auto y = run(ctx, c, x, in);
-  expect_attention(y, DType::kF32, want, bound);
-  expect_attention(run(ctx, c, x, in, DType::kBF16), DType::kBF16, want, bound);
-  EXPECT_EQ(run(ctx, c, x, in), y);
+  auto y = run(ctx, c, x, in);
+  expect_close(y, want, 0, 1, bound);
+  // A second run gives the same bits, and a bf16 result is those, rounded once.
+  for (float& e : y) e = to_float(to_bf16(e));
+  EXPECT_EQ(run(ctx, c, x, in, DType::kBF16), y);
 }
 
 // Without queries all scores are 0, all weights 1, and all sums of small integers exact: the result is the mean of what
@@ -67,7 +68,8 @@ TEST_P(Attention, EqualScoresAverage) {
 
 // Head sizes of Gemma 2 and odd ones; one to four query heads to a key head; lengths of one, one vector, a tile of
 // queries or keys, one more, several tiles and a ragged end; windows of one, below a vector, across tiles, and beyond
-// T; scores far beyond the cap and beyond the range of exp.
+// T; scores far beyond the cap and beyond the range of exp. A warp asks of each tile whether it needs a mask, and
+// whether it needs the tile: the windows of 31, 34, 63 and 66 are those where one key more or less decides.
 const std::vector<Case> kCases{
     {"one_token", 2, 2, 1, 1, 16, {.scale = 0.25f}},
     {"one_token_window_one", 1, 1, 1, 1, 8, {.scale = 0.5f, .softcap = 50, .window = 1}},
@@ -76,22 +78,23 @@ const std::vector<Case> kCases{
     {"odd_size", 2, 3, 1, 45, 24, {.scale = 0.2f, .softcap = 5, .window = 7}},
     {"size_of_nothing_whole", 1, 2, 2, 37, 5, {.scale = 1, .softcap = 2}},
     {"size_of_nothing_whole_above_64", 1, 2, 1, 34, 67, {.scale = 0.3f, .window = 30}},
-    {"demo", 2, 4, 2, 130, 64, {.scale = 0.125f, .softcap = 50}, 3},
-    {"demo_sliding", 1, 4, 2, 256, 64, {.scale = 0.125f, .softcap = 50, .window = 64}, 3},
+    {"demo", 2, 2, 1, 130, 64, {.scale = 0.125f, .softcap = 50}, 3},
+    {"demo_sliding", 1, 4, 2, 200, 64, {.scale = 0.125f, .softcap = 50, .window = 64}, 3},
     {"one_tile", 1, 4, 1, 64, 64, {.scale = 0.3f, .softcap = 20}, 2},
-    {"one_more_than_a_tile", 1, 4, 1, 65, 64, {.scale = 0.3f, .softcap = 20, .window = 33}, 2},
+    {"one_more_than_a_tile", 1, 4, 1, 65, 64, {.scale = 0.3f, .softcap = 20, .window = 31}, 2},
     {"one_tile_of_one_head", 1, 1, 1, 128, 64, {.scale = 0.3f, .window = 65}, 2},
-    {"one_more_of_one_head", 2, 3, 3, 129, 64, {.scale = 0.3f, .window = 20}, 2},
-    {"tiles_ragged", 1, 2, 1, 403, 16, {.scale = 0.25f}, 2},
-    {"window_across_tiles", 1, 2, 1, 403, 16, {.scale = 0.25f, .softcap = 50, .window = 300}, 2},
+    {"one_more_of_one_head", 2, 3, 3, 129, 64, {.scale = 0.3f, .window = 66}, 2},
+    {"tiles_ragged", 1, 2, 1, 331, 16, {.scale = 0.25f}, 2},
+    {"window_across_tiles", 1, 1, 1, 331, 16, {.scale = 0.25f, .softcap = 50, .window = 270}, 2},
     {"window_one", 1, 3, 3, 50, 16, {.scale = 0.25f, .window = 1}},
     {"window_beyond_length", 1, 2, 1, 100, 128, {.scale = 0.1f, .window = 4096}, 2},
-    {"like_27b", 2, 4, 2, 97, 128, {.scale = 0.0833f, .softcap = 50, .window = 40}, 2},
+    {"like_27b", 2, 4, 2, 97, 128, {.scale = 0.0833f, .softcap = 50, .window = 31}, 2},
+    {"wider_window", 1, 2, 1, 70, 128, {.scale = 0.1f, .window = 34}, 2},
     {"between_sizes", 1, 2, 1, 70, 200, {.scale = 0.07f, .softcap = 50, .window = 50}, 2},
-    {"like_2b", 1, 4, 2, 150, 256, {.scale = 0.0625f, .softcap = 50, .window = 100}, 2},
-    {"wide_without_sharing", 2, 1, 1, 129, 256, {.scale = 0.0625f, .window = 66}, 2},
+    {"like_2b", 1, 4, 2, 100, 256, {.scale = 0.0625f, .softcap = 50, .window = 63}, 2},
+    {"wide_without_sharing", 1, 1, 1, 129, 256, {.scale = 0.0625f, .window = 66}, 2},
     {"beyond_the_cap", 1, 2, 1, 90, 64, {.scale = 1, .softcap = 50}, 6},
-    {"beyond_exp", 1, 2, 1, 300, 64, {.scale = 1, .window = 280}, 6},
+    {"beyond_exp", 1, 2, 1, 200, 64, {.scale = 1, .window = 180}, 6},
 };
 std::vector<Parameters> parameters() {
   std::vector<Parameters> all;
@@ -173,12 +176,12 @@ TEST_P(AttentionOp, UnseenTokensAreNotTouched) {
 // Tiles of keys that no query of a tile sees are not read at all: NaN there would come through a weight of 0.
 TEST_P(AttentionOp, UnseenTilesAreNotRead) {
   for (const DType t : kTypes) {
-    const Case c{"", 1, 2, 1, 600, 16, {.scale = 0.25f, .window = 20}};
+    const Case c{"", 1, 2, 1, 400, 16, {.scale = 0.25f, .window = 20}};
     Operands x(c, t);
     const auto clean = run(ctx, c, x, t);
-    const auto end = clean.begin() + 400 * c.heads * c.size, begin = clean.begin() + 200 * c.heads * c.size;
+    const auto end = clean.begin() + 256 * c.heads * c.size, begin = clean.begin() + 192 * c.heads * c.size;
     for (int64_t j = 0; j < c.T; ++j)
-      for (int64_t e = 0; e < c.size && (j < 64 || j >= 512); ++e)
+      for (int64_t e = 0; e < c.size && (j < 64 || j >= 256); ++e)
         x.k[j * c.size + e] = x.v[j * c.size + e] = std::numeric_limits<float>::quiet_NaN();
     const auto dirty = run(ctx, c, x, t);
     EXPECT_TRUE(std::equal(begin, end, dirty.begin() + (begin - clean.begin())));

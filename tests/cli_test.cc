@@ -3,6 +3,8 @@
 #include "kernels/context.h"
 #include "tests/run_binary.h"
 
+#include "tests/paths.h"
+
 namespace gsae {
 namespace {
 
@@ -170,7 +172,7 @@ TEST(Cli, DataThatCannotBeReadAreErrorsThatNameTheFile) {
   expect("bad.jsonl", {"bad.jsonl:2"});
   test::write_bytes(folder / "invalid.txt", std::string(4000, 'a') + "\xff\xfe" + std::string(4000, 'a'));
   expect("invalid.txt", {"invalid.txt", "UTF-8"});
-  test::write_bytes(folder / "cut.jsonl.zst", test::read_bytes(GSAE_DEMO_DATA "/corpus.jsonl.zst").substr(0, 3000));
+  test::write_bytes(folder / "cut.jsonl.zst", test::read_bytes(test::demo_data("corpus.jsonl.zst")).substr(0, 3000));
   expect("cut.jsonl.zst", {"cut.jsonl.zst"});
 }
 
@@ -187,9 +189,9 @@ TEST(Cli, ModelsThatCannotBeReadAreErrorsThatNameTheFile) {
   expect_outcome(run(), 1, {model});
   std::filesystem::create_directory(model);
   expect_outcome(run(), 1, {"config.json"});
-  const std::string weights = test::read_bytes(GSAE_DEMO_DATA "/model/model.safetensors");
+  const std::string weights = test::read_bytes(test::demo_data("model/model.safetensors"));
   for (const char* file : {"config.json", "tokenizer.model"})
-    test::write_bytes(model + "/" + file, test::read_bytes(std::string(GSAE_DEMO_DATA "/model/") + file));
+    test::write_bytes(model + "/" + file, test::read_bytes(test::demo_data("model/") + file));
   expect_outcome(run(), 1, {"safetensors"});
   test::write_bytes(model + "/model.safetensors", weights.substr(0, weights.size() / 2));
   expect_outcome(run(), 1, {"model.safetensors"});

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/files.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 
@@ -23,7 +24,7 @@ inline CommandResult run_command(std::vector<std::string> arguments) {
   if (std::find(arguments.begin(), arguments.end(), "--threads") == arguments.end())
     arguments.insert(arguments.end(), {"--threads", "1"});
   const TempFolder dir;
-  std::string line = GSAE_BINARY;
+  std::string line = gemma_sae_binary();
   for (const std::string& argument : arguments) {
     line += " '";
     for (const char c : argument) line += c == '\'' ? std::string("'\\''") : std::string(1, c);

@@ -6,6 +6,7 @@
 
 #include "model/site.h"
 #include "tests/files.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
@@ -66,7 +67,7 @@ TEST(Config, BothFormsAreTheNamedShape) {
   expect_same(parse(j), named_shape("2b"));
   EXPECT_EQ(parse(j).dtype, "bfloat16");
 
-  expect_same(read_config(std::string(GSAE_DEMO_DATA) + "/model"), named_shape("demo"));
+  expect_same(read_config(demo_data("model")), named_shape("demo"));
 }
 
 // The numbers of the report that are not in one form or the other (arXiv:2408.00118, table 1).

@@ -3,6 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tests/files.h"
+#include "tests/paths.h"
 #include "tests/run_binary.h"
 #include "tools/options.h"
 
@@ -49,7 +51,7 @@ TEST(Doctor, ReportsTheMachineAndFindsModelAndDemo) {
   test::write_bytes(model + "/refs/main", "0123abcd");
   test::write_bytes(model + "/snapshots/0123abcd/config.json", "{}");
   const Variable hub("HF_HUB_CACHE", cache.path());
-  const Variable demo("GSAE_DEMO", GSAE_DEMO_DATA);
+  const Variable demo("GSAE_DEMO", test::demo_data());
 
   const auto j = nlohmann::json::parse(doctor("--json --threads 1"));
   EXPECT_EQ(j["version"], GSAE_VERSION);
@@ -60,7 +62,7 @@ TEST(Doctor, ReportsTheMachineAndFindsModelAndDemo) {
   EXPECT_LE(j["memory_available_bytes"], j["memory_bytes"]);
   EXPECT_EQ(j["model"]["id"], "google/gemma-2-2b");
   EXPECT_EQ(j["model"]["path"], model + "/snapshots/0123abcd");
-  EXPECT_EQ(j["demo"]["path"], GSAE_DEMO_DATA);
+  EXPECT_EQ(j["demo"]["path"], test::demo_data());
   EXPECT_EQ(j["folder"], std::filesystem::current_path().string());
   struct statvfs disk {};
   ASSERT_EQ(statvfs(".", &disk), 0);

@@ -4,6 +4,7 @@
 #include "kernels/graph.h"
 #include "kernels/launch.h"
 #include "kernels/matmul.h"
+#include "kernels/transfer.h"
 #include "tests/harness.h"
 
 namespace gsae::test {
@@ -115,6 +116,36 @@ TEST_F(Emulation, CollectivesFollowTheirDefinitions) {
     const std::vector<int> want{
         5, l % 8 < 3 ? l : l - 3, l % 8 > 4 ? l : l + 3, l ^ 9, int(0xaaaaaaaau), int(0x11111111u << l % 4), 1, 3};
     EXPECT_EQ(std::vector<int>(o.begin() + 8 * t, o.begin() + 8 * t + 8), want) << "thread " << t;
+  }
+}
+
+// Three groups of lanes on their own ways, one of them much longer; then all together again.
+__global__ void groups_apart(int* out) {
+  const int lane = threadIdx.x % 32;
+  int sum = 0;
+  if (lane < 8) {
+    for (int i = 0; i < 20; ++i) sum += __shfl_xor_sync(0xffu, lane, 1 + i % 7);
+  } else if (lane < 24) {
+    sum = __shfl_sync(0xffff00u, lane, 8);
+    __syncwarp(0xffff00u);
+    sum += static_cast<int>(__ballot_sync(0xffff00u, lane % 2) >> 8);
+  } else {
+    sum = __shfl_sync(0xff000000u, lane, 31);
+  }
+  out[threadIdx.x] = sum + __shfl_xor_sync(kAll, lane, 16);
+}
+TEST_F(Emulation, GroupsOfAWarpDoNotMix) {
+  Guarded out(ctx, DType::kF32, {64});
+  launch(groups_apart, 1, 64, 0, stream, reinterpret_cast<int*>(Tensor(out).ptr));
+  std::vector<int> got(64);
+  CUDA_CHECK(cudaMemcpyAsync(got.data(), Tensor(out).ptr, 256, cudaMemcpyDefault, stream));
+  for (int t = 0; t < 64; ++t) {
+    const int lane = t % 32;
+    int want = lane ^ 16;
+    if (lane < 8)
+      for (int i = 0; i < 20; ++i) want += lane ^ (1 + i % 7);
+    else want += lane < 24 ? 8 + 0xaaaa : 31;
+    EXPECT_EQ(got[t], want) << "thread " << t;
   }
 }
 
@@ -298,6 +329,18 @@ TEST_F(EmulationAsynchrony, QueriesSayWhatIsPendingAndEnd) {
   EXPECT_EQ(value(), 6);
 }
 
+TEST_F(EmulationAsynchrony, AReadbackIsNotReadyAtOnce) {
+  Readback readback(ctx, 4);
+  Tensor one = view(device, {1});
+  one.device = Device::kCuda;
+  readback.request(ctx, one);
+  if (late) {
+    EXPECT_FALSE(readback.ready());
+    EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess);  // that is no error
+  }
+  EXPECT_EQ(readback.wait<int>(), std::vector{1});
+}
+
 TEST_F(EmulationAsynchrony, FreeingWaits) {
   {
     Buffer gone(Device::kCuda, 4);
@@ -418,6 +461,20 @@ TEST_F(Emulation, AProductStaysInsideItsAllocations) {
   tall.dim[0] = wide.dim[0] = 5;
   expect_contains(product(wide, tall, b), "takes 160 bytes, and 128");
   expect_contains(product(Tensor(b).rows(0, 4), a, b), "overlaps the result");
+}
+
+TEST_F(Emulation, AnAlgorithmServesItsOwnProblemAlone) {
+  Guarded a(ctx, DType::kF32, {4, 8}, std::vector<float>(32)), b(ctx, DType::kF32, {8, 8}, std::vector<float>(64));
+  Guarded out(ctx, DType::kF32, {4, 8});
+  const auto both = [&] {
+    matmul(ctx, out, a, b);
+    matmul(ctx, out, a, b, {.transpose_b = true});
+  };
+  both();
+  auto& chosen = ctx.cuda().matmul_algorithms;
+  ASSERT_EQ(chosen.size(), 2u);
+  std::swap(chosen.begin()->second, std::next(chosen.begin())->second);
+  EXPECT_THROW(both(), Error);
 }
 
 }  // namespace

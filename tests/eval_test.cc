@@ -6,12 +6,13 @@
 #include "kernels/matmul.h"
 #include "tests/command.h"
 #include "tests/harness.h"
+#include "tests/paths.h"
 #include "tools/evaluate.h"
 
 namespace gsae::test {
 namespace {
 
-const std::string kGolden = std::string(GSAE_TEST_DATA) + "/eval/";
+const std::string kGolden = test_data("eval/");
 const std::vector<std::string> kTokens{"--data", kGolden + "tokens.npy", "--split", "all"};
 
 CommandResult run_eval(std::vector<std::string> arguments) {

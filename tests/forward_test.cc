@@ -9,13 +9,14 @@
 #include "kernels/matmul.h"
 #include "model/gemma2.h"
 #include "tests/harness.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
 
 namespace fs = std::filesystem;
 
-const std::string kGoldens = std::string(GSAE_TEST_DATA) + "/forward/";
+const std::string kGoldens = test_data("forward/");
 constexpr std::array kSites{Site::kPre, Site::kAtt, Site::kAttnOut, Site::kMlpIn, Site::kMlp, Site::kRes};
 
 // f32 or bf16 elements, as f32.
@@ -366,14 +367,14 @@ TEST_P(ForwardOn, RefusalsSayWhatIsWrong) {
 TEST_P(ForwardOn, LossOnTextIsThatOfTheTrainedModel) {
   const int64_t B = 32, T = 256;
   std::vector<int32_t> tokens(B * T);
-  std::ifstream file(std::string(GSAE_TEST_DATA) + "/eval/tokens.npy", std::ios::binary);
+  std::ifstream file(test_data("eval/tokens.npy"), std::ios::binary);
   file.seekg(-static_cast<std::streamoff>(tokens.size() * 4), std::ios::end);  // behind the header
   file.read(reinterpret_cast<char*>(tokens.data()), static_cast<std::streamsize>(tokens.size() * 4));
   ASSERT_TRUE(file.good());
   if (GetParam() == Device::kCuda && cuda_backend() == CudaBackend::kEmulated)
     GTEST_SKIP() << "too many tokens for the emulation";
   for (const DType compute : {DType::kF32, DType::kBF16}) {
-    Engine e(GetParam(), std::string(GSAE_DEMO_DATA) + "/model", compute, B, T);
+    Engine e(GetParam(), demo_data("model"), compute, B, T);
     double sum = 0;
     for (const float v : e.losses(view(tokens.data(), {B, T}), {})) sum += v;
     EXPECT_NEAR(sum / (B * (T - 1)), 2.66841, compute == DType::kF32 ? 1.5e-5 : 2 * 6e-4);
@@ -385,7 +386,7 @@ TEST_P(ForwardOn, LossOnTextIsThatOfTheTrainedModel) {
 // is off (both round, and not alike: a GPU's products leave bf16 for attention and GeGLU).
 TEST(ForwardBackends, Agree) {
   if (!available(Device::kCuda)) GTEST_SKIP() << why_unavailable(Device::kCuda);
-  const std::string dir = std::string(GSAE_DEMO_DATA) + "/model";
+  const std::string dir = demo_data("model");
   const int64_t B = 2, T = 80;  // beyond the window of 64
   std::vector<int32_t> tokens(B * T);
   for (int64_t i = 0; i < B * T; ++i) tokens[i] = i % T == 0 ? 2 : static_cast<int32_t>(3 + i * 7919 % 4000);

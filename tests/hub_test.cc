@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "tests/files.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
@@ -103,7 +104,7 @@ TEST_F(Hub, Folders) {
 
 TEST_F(Hub, Demo) {
   EXPECT_TRUE(fs::exists(find_model("demo") + "/config.json"));
-  EXPECT_TRUE(fs::equivalent(demo_folder(), GSAE_DEMO_DATA));
+  EXPECT_TRUE(fs::equivalent(demo_folder(), demo_data()));
   fs::create_directories(folder_ / "other/model");
   write_bytes(folder_ / "other/model/config.json", "{}");
   setenv("GSAE_DEMO", (folder_ / "other").c_str(), 1);

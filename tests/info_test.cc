@@ -5,6 +5,7 @@
 #include "io/npz.h"
 #include "io/safetensors.h"
 #include "tests/files.h"
+#include "tests/paths.h"
 #include "tools/options.h"
 
 namespace gsae::test {
@@ -12,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::string kData = GSAE_TEST_DATA, kDemo = GSAE_DEMO_DATA "/model";
+const std::string kData = test_data(), kDemo = demo_data("model");
 
 std::string info(std::vector<std::string> arguments) {
   CLI::App app("", "gemma_sae");

@@ -36,7 +36,9 @@ TEST_P(JumpRelu, WorkedExample) {
 struct Shape {
   int64_t n, latents;
 };
-const Shape kShapes[] = {{1, 1}, {1, 515}, {3, 511}, {17, 512}, {33, 513}, {50, 1537}};
+// With cuda's stripes of 1024 latents (256 where F is odd) and chunks of 16 rows: less than one, one, one and a bit.
+const Shape kShapes[] = {{1, 1},     {1, 515},   {3, 511},   {17, 512}, {33, 513},
+                         {50, 1537}, {16, 1024}, {17, 1028}, {300, 4},  {35, 132}};
 
 // Exact: one comparison, one rounding to bf16.
 TEST_P(JumpRelu, MatchesTheFormula) {
@@ -170,13 +172,39 @@ TEST_P(JumpReluBackward, NanPropagates) {
   }
 }
 
-TEST(JumpReluBackwardCpu, SameBitsWithAnyNumberOfThreads) {
+// On any numbers. A term rounds twice, the sum of n of them and of what was there n times, their factor twice: n + 4
+// half ulps of the sum of their absolute values.
+TEST_P(JumpReluBackward, SumsMatchDoubles) {
+  const int64_t n = 70, latents = 260;
+  const float bandwidth = 0.3f;
+  const auto df = uniform(n * latents, 1, DType::kF32, -1, 1), z = uniform(n * latents, 2, DType::kF32, -1, 1),
+             theta = uniform(latents, 3, DType::kF32, 0, 1), dl0 = uniform(n, 4, DType::kF32, -1, 1),
+             b0 = uniform(latents, 5, DType::kF32, -1, 1), t0 = uniform(latents, 6, DType::kF32, -1, 1);
+  std::vector<double> b(b0.begin(), b0.end()), t(t0.begin(), t0.end()), b_terms(latents), t_terms(latents);
+  for (int64_t i = 0; i < latents; ++i) b_terms[i] = std::fabs(b0[i]), t_terms[i] = std::fabs(t0[i]);
+  for (int64_t at = 0; at < n * latents; ++at) {
+    const int64_t i = at % latents;
+    const float off = z[at] - theta[i];  // as the op rounds it
+    if (off > 0) b[i] += df[at], b_terms[i] += std::fabs(df[at]);
+    if (std::fabs(off) >= bandwidth / 2) continue;
+    const double pull = double(theta[i]) * df[at], penalty = dl0[at / latents];
+    t[i] -= (pull + penalty) / double(bandwidth);
+    t_terms[i] += (std::fabs(pull) + std::fabs(penalty)) / double(bandwidth);
+  }
+  Guarded dz(ctx, DType::kF32, {n, latents}), db(ctx, DType::kF32, {latents}, b0), dt(ctx, DType::kF32, {latents}, t0);
+  jump_relu_backward(ctx, dz, db, dt, Guarded(ctx, DType::kF32, {n, latents}, df),
+                     Guarded(ctx, DType::kF32, {n, latents}, z), Guarded(ctx, DType::kF32, {latents}, theta),
+                     Guarded(ctx, DType::kF32, {n}, dl0), bandwidth);
+  expect_close(db.read(), b, 0, double(n + 4) * 0x1p-24, b_terms);
+  expect_close(dt.read(), t, 0, double(n + 4) * 0x1p-24, t_terms);
+}
+
+TEST_P(JumpReluBackward, SameBitsEveryTime) {
   const int64_t n = 70, latents = 1300;
   const auto df = uniform(n * latents, 1, DType::kF32, -1, 1), z = uniform(n * latents, 2, DType::kF32, -1, 1);
   std::vector<float> first;
   for (const int count : {1, 2, 3}) {
     const Threads threads(count);
-    Context ctx(Device::kCpu);
     Guarded dz(ctx, DType::kF32, {n, latents}),
         dbias(ctx, DType::kF32, {latents}, uniform(latents, 3, DType::kF32, -1, 1)),
         dtheta(ctx, DType::kF32, {latents}, uniform(latents, 4, DType::kF32, -1, 1));

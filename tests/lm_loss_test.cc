@@ -138,6 +138,17 @@ TEST_P(LmLoss, EqualLogitsGiveLogV) {
   expect_close(run(c, x), std::vector{log_v, log_v, 0.0f}, 2e-7);
 }
 
+// By hand: of chunks whose logits lie farther apart than exp reaches, in f64 too, the highest counts, whether it comes
+// first or last.
+TEST_P(LmLoss, ChunksFarApart) {
+  Case c{"", 2, 1, 50, 2, on_cuda() ? 20 : 16, 0, 1};
+  Operands x(c);
+  x.h = {1, -1};
+  for (int64_t v = 0; v < 50; ++v) x.table[v] = v < 16 ? 5000 : -5000;
+  x.targets = {0, 0};
+  expect_close(run(c, x), std::vector{std::log(16.0), 10000 + std::log(34.0)}, 1e-7);
+}
+
 TEST_P(LmLoss, NanIsNotHidden) {
   Case c{"", 4, 4, 50, 2, 16, 30, 1};
   Operands x(c);

@@ -10,6 +10,11 @@ namespace {
 
 constexpr double kUnit = 0x1p-24;  // half an ulp of f32
 
+// What one addition may be off by: tensor cores, which do the products of bf16 and tf32, cut off where f32 rounds.
+double unit(const Context& ctx, DType t, bool tf32 = false) {
+  return ctx.device() == Device::kCuda && (t == DType::kBF16 || tf32) ? 2 * kUnit : kUnit;
+}
+
 struct Matmul : OnDevice {};
 ON_DEVICES(Matmul);
 struct Linear : OnDevice {};
@@ -54,7 +59,7 @@ Guarded matrix(Context& ctx, DType t, bool transposed, int64_t rows, int64_t col
   return transposed ? Guarded(ctx, t, {columns, rows}, v) : Guarded(ctx, t, {rows, columns}, v);
 }
 
-// One rounding per product and per addition at most, in whatever order: (k + 1) u sum |a b|, of which a bias is one
+// One error per product and per addition at most, in whatever order: (k + 1) u sum |a b|, of which a bias is one
 // more term. Products of bf16 are exact in f32, so its bound is the same.
 TEST_P(Matmul, MatchesDoubles) {
   every_option([&](DType t, MatmulOptions o) {
@@ -79,13 +84,13 @@ TEST_P(Matmul, MatchesDoubles) {
             want.push_back(start + e.value);
             terms.push_back(std::fabs(start) + e.terms);
           }
-        expect_close(out.read(), want, 0, double(s.k + 1) * kUnit, terms);
+        expect_close(out.read(), want, 0, double(s.k + 1) * unit(ctx, t), terms);
       }
   });
 }
 
 // Operands keep ten bits of their mantissa: rounded or cut off, each is off by less than 2^-10 of itself. A product is
-// off by less than 2^-9 + 2^-20 of its size, and the sums are f32's.
+// off by less than 2^-9 + 2^-20 of its size.
 TEST_P(Matmul, Tf32MatchesDoubles) {
   if (!on_cuda()) GTEST_SKIP() << "tf32 is cuda's";
   for (const bool transpose : {false, true})
@@ -102,7 +107,7 @@ TEST_P(Matmul, Tf32MatchesDoubles) {
           const Entry e = entry(a, b, s, o, i, j);
           want.push_back(e.value), terms.push_back(e.terms);
         }
-      expect_close(out.read(), want, 0, 0x1p-9 + 0x1p-20 + double(s.k + 1) * kUnit, terms);
+      expect_close(out.read(), want, 0, 0x1p-9 + 0x1p-20 + double(s.k + 1) * unit(ctx, DType::kF32, true), terms);
     }
 }
 
@@ -114,7 +119,9 @@ TEST_P(Matmul, Tf32IsWhatWasAskedFor) {
   EXPECT_EQ(out.read(), std::vector<float>(64 * 64, 64 + 0x1p-6f));
   if (on_cuda()) {
     matmul(ctx, out, a, b, {.tf32 = true});
-    EXPECT_EQ(out.read(), std::vector<float>(64 * 64, 64.0f));
+    // a GPU is allowed tf32, and may find f32 faster for a product as small as this
+    const std::vector<float> got = out.read(), rounded(64 * 64, 64.0f), whole(64 * 64, 64 + 0x1p-6f);
+    EXPECT_TRUE(got == rounded || (got == whole && !emulated(ctx)));
     Guarded narrow(ctx, DType::kBF16, {64, 64}, std::vector<float>(64 * 64, 1.0f));
     EXPECT_THROW(matmul(ctx, out, narrow, narrow, {.tf32 = true}), Error);
   } else {
@@ -335,7 +342,8 @@ TEST_P(Linear, StackedWeights) {
   every_dtypes(ctx, [&](DType x, DType w, DType out) {
     check_linear(ctx, x, w, out, 1, 3, {1});
     check_linear(ctx, x, w, out, 9, 70, {8, 3, 3});
-    check_linear(ctx, x, w, out, 33, 64, {16, 48});
+    check_linear(ctx, x, w, out, 33, 64, {16, 32});
+    check_linear(ctx, x, w, out, 33, 64, {16});  // the same product as above, but for the leading dimension of out
     check_linear(ctx, x, w, out, 3, 1, {7});
     check_linear(ctx, x, w, out, 130, 2000, {5, 64});
   });

@@ -90,5 +90,62 @@ template <bool kTranspose> void check_ldmatrix(Context& ctx) {
 TEST_P(Mma, LdmatrixByRows) { check_ldmatrix<false>(ctx); }
 TEST_P(Mma, LdmatrixByColumns) { check_ldmatrix<true>(ctx); }
 
+// PTX ISA, cp.async.wait_group: all but the kPending last groups of the thread are complete. So what the second group
+// brings may be read by its thread while the third is under way.
+__global__ void groups_kernel(uint16_t* out, const uint16_t* in) {
+  uint16_t* tile = dynamic_shared<uint16_t>();
+  for (int group = 0; group < 3; ++group) {
+    cp_async_16(tile + 8 * (32 * group + threadIdx.x), in + 8 * (32 * group + threadIdx.x));
+    cp_async_commit();
+  }
+  cp_async_wait<1>();
+  const auto show = [&](int group) {
+    for (int e = 0; e < 8; ++e) out[8 * (32 * group + threadIdx.x) + e] = tile[8 * (32 * group + threadIdx.x) + e];
+  };
+  show(0), show(1);
+  cp_async_wait<0>();
+  show(2);
+}
+TEST_P(Mma, WaitsForGroupsInOrder) {
+  const auto values = integers(768, 4, -128, 127);
+  Guarded in(ctx, DType::kBF16, {768}, values), out(ctx, DType::kBF16, {768});
+  launch(groups_kernel, 1, 32, 3 * 32 * 16, ctx.cuda().stream, reinterpret_cast<uint16_t*>(Tensor(out).ptr),
+         reinterpret_cast<uint16_t*>(Tensor(in).ptr));
+  EXPECT_EQ(out.read(), values);
+}
+
+__global__ void special_kernel(float* exp2, float* tanh, const float* x, int n) {
+  for (int i = threadIdx.x; i < n; i += blockDim.x) exp2[i] = exp2_approx(x[i]), tanh[i] = tanh_approx(x[i]);
+}
+
+// PTX ISA, ex2 and tanh: the relative errors, and the tables of special values.
+TEST_P(Mma, SpecialFunctions) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  std::vector<float> x = uniform(2000, 5, DType::kF32, -20, 20);
+  for (int i = 0; i < 1000; ++i) x[i] *= 0x1p-6f * float(i % 7);
+  for (const float special : {0.0f, 1.0f, -126.0f, -160.0f, 200.0f, kInfinity, -kInfinity}) x.push_back(special);
+  std::vector<double> exp2(x.size()), tanh(x.size());
+  for (size_t i = 0; i < x.size(); ++i) exp2[i] = std::exp2(double(x[i])), tanh[i] = std::tanh(double(x[i]));
+  const auto n = static_cast<int64_t>(x.size());
+  x.push_back(std::numeric_limits<float>::quiet_NaN());
+  Guarded in(ctx, DType::kF32, {n + 1}, x), out_exp2(ctx, DType::kF32, {n + 1}), out_tanh(ctx, DType::kF32, {n + 1});
+  launch(special_kernel, 1, 64, 0, ctx.cuda().stream, Tensor(out_exp2).data<float>(), Tensor(out_tanh).data<float>(),
+         Tensor(in).data<float>(), static_cast<int>(n + 1));
+  auto got_exp2 = out_exp2.read(), got_tanh = out_tanh.read();
+  EXPECT_TRUE(std::isnan(got_exp2.back()) && std::isnan(got_tanh.back()));
+  got_exp2.pop_back(), got_tanh.pop_back();
+  for (int64_t i = n - 3; i < n; ++i) {  // beyond what a relative error says; 2^200 is no f32
+    const float want = x[i] < 0 ? 0.0f : kInfinity;
+    EXPECT_EQ(got_exp2[i], want) << x[i];
+    exp2[i] = got_exp2[i] = 0;
+  }
+  EXPECT_EQ(got_exp2[n - 7], 1);
+  EXPECT_EQ(got_exp2[n - 4], 0) << "subnormal results are flushed";
+  EXPECT_EQ(got_tanh[n - 2], 1);
+  EXPECT_EQ(got_tanh[n - 1], -1);
+  expect_close(got_exp2, exp2, 0x1p-22);
+  expect_close(got_tanh, tanh, 0x1p-11);
+}
+
 }  // namespace
 }  // namespace gsae::test

@@ -10,11 +10,12 @@
 
 #include "io/zip_writer.h"
 #include "tests/files.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
 
-const std::string kData = GSAE_TEST_DATA "/formats/";
+const std::string kData = test_data("formats/");
 
 std::vector<float> ramp(int n) {  // as make_formats.py
   std::vector<float> v(n);
@@ -47,7 +48,7 @@ TEST(Npz, ReadsDeflatedAndZip64) {
   ASSERT_EQ(b.size(), 2u);
   EXPECT_EQ(b.at("W_enc").values, ramp(6));
   EXPECT_EQ(b.at("b_enc").values, ramp(3));
-  const auto c = read_npz(GSAE_TEST_DATA "/eval/params.npz");
+  const auto c = read_npz(test_data("eval/params.npz"));
   ASSERT_EQ(c.size(), 5u);
   EXPECT_EQ(c.at("W_enc").shape, (Shape{192, 4096}));
   // Rows of W_dec have unit norm; its columns, or W_enc's, do not.
@@ -251,7 +252,7 @@ TEST(Npy, ReadsWhatNumpyWrites) {
   const std::string columns = read_bytes(kData + "fortran.npy");
   EXPECT_ERROR(parse(columns), "ascontiguousarray");
   EXPECT_TRUE(parse_npy("x.npy", columns.data(), columns.size(), true).fortran_order);
-  EXPECT_EQ(parse(read_bytes(GSAE_TEST_DATA "/eval/tokens.npy")).shape.size(), 2u);
+  EXPECT_EQ(parse(read_bytes(test_data("eval/tokens.npy"))).shape.size(), 2u);
 }
 
 TEST(Npy, WritesWhatItReads) {

@@ -9,6 +9,7 @@
 #include "kernels/philox.h"
 #include "model/weights.h"
 #include "tests/files.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
@@ -21,7 +22,7 @@ GemmaConfig one_layer() {
 
 TEST(RandomModel, IsAModelOfItsShape) {
   const TempFolder folder;
-  const std::string out = folder / "m", tokenizer = GSAE_DEMO_DATA "/model/tokenizer.model";
+  const std::string out = folder / "m", tokenizer = demo_data("model/tokenizer.model");
   const auto written = bench::write_random_model(
       {.shape = named_shape("demo"), .out = out, .seed = 5, .shard_bytes = 2 << 20, .tokenizer = tokenizer});
   EXPECT_GT(written.files.size(), 2u);

@@ -6,11 +6,13 @@
 namespace gsae::test {
 namespace {
 
+struct ReconstructionError : OnDevice {};
+ON_DEVICES(ReconstructionError);
+
 constexpr double kUnit = 0x1p-24;  // half an ulp of f32
 
 // By hand: e = (1, -2; 0, 3).
-TEST(ReconstructionErrorCpu, WorkedExample) {
-  Context ctx(Device::kCpu);
+TEST_P(ReconstructionError, WorkedExample) {
   Guarded dx(ctx, DType::kF32, {2, 2}), error(ctx, DType::kF32, {2}), dbias(ctx, DType::kF32, {2}, {10, 20});
   Guarded x_hat(ctx, DType::kF32, {2, 2}, {1, 1, 2, 5}), bias(ctx, DType::kF32, {2}, {1, -1});
   Guarded x(ctx, DType::kF32, {2, 2}, {1, 2, 3, 1});
@@ -24,15 +26,16 @@ TEST(ReconstructionErrorCpu, WorkedExample) {
 struct Shape {
   int64_t n, d;
 };
-const Shape kShapes[] = {{1, 1}, {1, 65}, {3, 63}, {65, 64}, {40, 192}, {70, 515}};
+// With cuda's stripes of 512 columns (128 where d is odd) and chunks of 16 rows: less than one, one, one and a bit.
+const Shape kShapes[] = {{1, 1},    {1, 65},   {3, 63},   {65, 64},  {40, 192}, {70, 515},
+                         {16, 512}, {17, 516}, {33, 129}, {2, 1028}, {300, 4}};
 
 // Multiples of 2^-8 and a scale of 2^-11: e, dx and the sum of dx are exact, and dx in bf16 is one rounding. The sum of
 // d squares is not: all are positive, so its error is relative, (d + 1) u at most.
-TEST(ReconstructionErrorCpu, MatchesTheFormula) {
+TEST_P(ReconstructionError, MatchesTheFormula) {
   const float scale = 0x1p-11f;
   for (const auto [n, d] : kShapes)
     for (const DType t : {DType::kF32, DType::kBF16}) {
-      Context ctx(Device::kCpu);
       auto hat = integers(n * d, 1, -1000, 1000), bias = integers(d, 2, -300, 300), x = integers(n * d, 3, -1000, 1000);
       for (auto* v : {&hat, &bias, &x})
         for (float& e : *v) e *= 0x1p-8f;
@@ -65,8 +68,7 @@ TEST(ReconstructionErrorCpu, MatchesTheFormula) {
 }
 
 // A residual stream a thousand times its error: e cancels, so its two roundings are relative to the terms.
-TEST(ReconstructionErrorCpu, LargeRows) {
-  Context ctx(Device::kCpu);
+TEST_P(ReconstructionError, LargeRows) {
   const int64_t n = 30, d = 2304;
   const auto x = uniform(n * d, 1, DType::kF32, -300, 300), bias = uniform(d, 2, DType::kF32, -3, 3);
   auto hat = x;
@@ -83,8 +85,7 @@ TEST(ReconstructionErrorCpu, LargeRows) {
   expect_close(out.read(), dx, kUnit, 2 * kUnit, terms);
 }
 
-TEST(ReconstructionErrorCpu, NanPropagates) {
-  Context ctx(Device::kCpu);
+TEST_P(ReconstructionError, NanPropagates) {
   const int64_t n = 3, d = 70;
   std::vector<float> x(n * d, 1.0f);
   x[d + 66] = std::nanf("");
@@ -99,12 +100,11 @@ TEST(ReconstructionErrorCpu, NanPropagates) {
   for (int64_t c = 0; c < d; ++c) EXPECT_EQ(std::isnan(sums[c]), c == 66) << c;
 }
 
-TEST(ReconstructionErrorCpu, SameBitsWithAnyNumberOfThreads) {
+TEST_P(ReconstructionError, SameBitsEveryTime) {
   const int64_t n = 300, d = 200;
   std::vector<float> first;
   for (const int count : {1, 2, 3}) {
     const Threads threads(count);
-    Context ctx(Device::kCpu);
     Guarded dx(ctx, DType::kBF16, {n, d}), error(ctx, DType::kF32, {n}),
         dbias(ctx, DType::kF32, {d}, uniform(d, 1, DType::kF32, -1, 1));
     reconstruction_error(ctx, dx, error, dbias,
@@ -119,8 +119,7 @@ TEST(ReconstructionErrorCpu, SameBitsWithAnyNumberOfThreads) {
   }
 }
 
-TEST(ReconstructionErrorCpu, RefusesWrongShapes) {
-  Context ctx(Device::kCpu);
+TEST_P(ReconstructionError, RefusesWrongShapes) {
   Guarded m(ctx, DType::kF32, {2, 3}), wide(ctx, DType::kF32, {2, 4}), v(ctx, DType::kF32, {3}),
       rows(ctx, DType::kF32, {2}), m16(ctx, DType::kBF16, {2, 3});
   EXPECT_NO_THROW(reconstruction_error(ctx, m16, rows, v, m, v, m, 1));

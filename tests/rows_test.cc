@@ -4,9 +4,19 @@
 #include <numeric>
 
 #include "tests/harness.h"
+#include "tests/values_on_device.h"
 
 namespace gsae::test {
 namespace {
+
+struct ScatterRows : OnDevice {};
+ON_DEVICES(ScatterRows);
+struct GatherRows : OnDevice {};
+ON_DEVICES(GatherRows);
+struct Rows : OnDevice {};
+ON_DEVICES(Rows);
+struct SubtractBias : OnDevice {};
+ON_DEVICES(SubtractBias);
 
 constexpr DType kFloats[] = {DType::kF32, DType::kBF16};
 
@@ -24,12 +34,12 @@ std::vector<int32_t> slots(int64_t n, int64_t N, uint32_t seed) {
 
 // Exact: movement, and one rounding from f32 to bf16. Every third row is dropped, and the slots that nothing goes to
 // keep what they held.
-TEST(ScatterRowsCpu, MovesEachRowToItsSlot) {
-  Context ctx(Device::kCpu);
+TEST_P(ScatterRows, MovesEachRowToItsSlot) {
   struct Shape {
     int64_t n, N, d;
   };
-  for (const auto [n, N, d] : {Shape{1, 1, 1}, Shape{1, 5, 7}, Shape{65, 100, 192}, Shape{200, 200, 33}})
+  for (const auto [n, N, d] :
+       {Shape{1, 1, 1}, Shape{1, 5, 7}, Shape{65, 100, 192}, Shape{200, 200, 33}, Shape{7, 9, 132}, Shape{9, 9, 1288}})
     for (const DType table_type : kFloats)
       for (const DType row_type : kFloats) {
         const auto before = uniform(N * d, 1, table_type, -9, 9), rows = uniform(n * d, 2, row_type, -9, 9);
@@ -41,18 +51,18 @@ TEST(ScatterRowsCpu, MovesEachRowToItsSlot) {
             for (int64_t c = 0; c < d; ++c) want[index[r] * d + c] = rounded(rows[r * d + c], table_type);
         }
         Guarded table(ctx, table_type, {N, d}, before);
-        scatter_rows(ctx, table, Guarded(ctx, row_type, {n, d}, rows), view(index.data(), {n}));
+        scatter_rows(ctx, table, Guarded(ctx, row_type, {n, d}, rows), on_device(ctx, index));
         EXPECT_EQ(table.read(), want);
       }
 }
 
 // Exact: one product in f32. Slots repeat.
-TEST(GatherRowsCpu, TakesEachRowFromItsSlot) {
-  Context ctx(Device::kCpu);
+TEST_P(GatherRows, TakesEachRowFromItsSlot) {
   struct Shape {
     int64_t n, N, d;
   };
-  for (const auto [n, N, d] : {Shape{1, 1, 1}, Shape{5, 3, 7}, Shape{65, 100, 192}, Shape{200, 50, 33}})
+  for (const auto [n, N, d] :
+       {Shape{1, 1, 1}, Shape{5, 3, 7}, Shape{65, 100, 192}, Shape{200, 50, 33}, Shape{7, 9, 132}, Shape{9, 5, 1288}})
     for (const DType t : kFloats)
       for (const float scale : {1.0f, 0.3f}) {
         const auto table = uniform(N * d, 1, t, -9, 9);
@@ -63,7 +73,7 @@ TEST(GatherRowsCpu, TakesEachRowFromItsSlot) {
         std::vector<float> want(n * d);
         for (int64_t i = 0; i < n * d; ++i) want[i] = scale * table[index[i / d] * d + i % d];
         Guarded out(ctx, DType::kF32, {n, d});
-        gather_rows(ctx, out, Guarded(ctx, t, {N, d}, table), view(index.data(), {n}), scale);
+        gather_rows(ctx, out, Guarded(ctx, t, {N, d}, table), on_device(ctx, index), scale);
         EXPECT_EQ(out.read(), want);
       }
 }
@@ -85,27 +95,25 @@ TEST(RowsCpu, IndexOutOfRangeIsRefused) {
   EXPECT_THROW(gather_rows(ctx, rows, table, view(dropped.data(), {2}), 1), Error);
 }
 
-TEST(RowsCpu, RefusesWrongShapes) {
-  Context ctx(Device::kCpu);
+TEST_P(Rows, RefusesWrongShapes) {
   Guarded table(ctx, DType::kF32, {4, 3}), rows(ctx, DType::kF32, {2, 3}), wide(ctx, DType::kF32, {2, 4}),
       rows16(ctx, DType::kBF16, {2, 3}), floats(ctx, DType::kF32, {2});
-  std::vector<int32_t> at{0, 1, 2};
-  EXPECT_THROW(scatter_rows(ctx, table, wide, view(at.data(), {2})), Error);
-  EXPECT_THROW(scatter_rows(ctx, table, rows, view(at.data(), {3})), Error);
+  Guarded at2(ctx, DType::kI32, {2}), at3(ctx, DType::kI32, {3});
+  EXPECT_THROW(scatter_rows(ctx, table, wide, at2), Error);
+  EXPECT_THROW(scatter_rows(ctx, table, rows, at3), Error);
   EXPECT_THROW(scatter_rows(ctx, table, rows, floats), Error);
-  EXPECT_THROW(gather_rows(ctx, wide, table, view(at.data(), {2}), 1), Error);
-  EXPECT_THROW(gather_rows(ctx, rows, table, view(at.data(), {3}), 1), Error);
-  EXPECT_THROW(gather_rows(ctx, rows16, table, view(at.data(), {2}), 1), Error);
+  EXPECT_THROW(gather_rows(ctx, wide, table, at2, 1), Error);
+  EXPECT_THROW(gather_rows(ctx, rows, table, at3, 1), Error);
+  EXPECT_THROW(gather_rows(ctx, rows16, table, at2, 1), Error);
   EXPECT_THROW(gather_rows(ctx, rows, table, floats, 1), Error);
 }
 
 // Exact: one subtraction, and one rounding to bf16.
-TEST(SubtractBiasCpu, SubtractsFromEachRow) {
-  Context ctx(Device::kCpu);
+TEST_P(SubtractBias, SubtractsFromEachRow) {
   struct Shape {
     int64_t n, d;
   };
-  for (const auto [n, d] : {Shape{1, 1}, Shape{3, 7}, Shape{130, 193}})
+  for (const auto [n, d] : {Shape{1, 1}, Shape{3, 7}, Shape{130, 193}, Shape{7, 132}, Shape{9, 1288}})
     for (const DType t : kFloats) {
       const auto x = uniform(n * d, 1, DType::kF32, -9, 9), bias = uniform(d, 2, DType::kF32, -9, 9);
       std::vector<float> want(n * d);

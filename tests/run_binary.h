@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "tests/files.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 
@@ -41,7 +42,7 @@ class RunningBinary {
     for (const auto& [name, value] : environment) variables[name] = name + "=" + value;
     std::vector<char*> env, argv;
     for (auto& [name, text] : variables) env.push_back(text.data());
-    std::vector<std::string> words{GSAE_BINARY};
+    std::vector<std::string> words{gemma_sae_binary()};
     words.insert(words.end(), arguments.begin(), arguments.end());
     for (std::string& word : words) argv.push_back(word.data());
     env.push_back(nullptr), argv.push_back(nullptr);
@@ -52,9 +53,9 @@ class RunningBinary {
     if (output >= 0) posix_spawn_file_actions_adddup2(&files, output, STDOUT_FILENO);
     else posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, out_.c_str(), O_WRONLY, 0600);
     posix_spawn_file_actions_addopen(&files, STDERR_FILENO, err_.c_str(), O_WRONLY | O_CREAT, 0600);
-    const int failed = posix_spawn(&child_, GSAE_BINARY, &files, nullptr, argv.data(), env.data());
+    const int failed = posix_spawn(&child_, words[0].c_str(), &files, nullptr, argv.data(), env.data());
     posix_spawn_file_actions_destroy(&files);
-    if (failed) throw Error(std::string("cannot run ") + GSAE_BINARY + ": " + std::strerror(failed));
+    if (failed) throw Error("cannot run " + words[0] + ": " + std::strerror(failed));
   }
   ~RunningBinary() {
     if (child_ == 0) return;

@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 
 #include "io/safetensors.h"
-#include "kernels/reconstruction_metrics.h"
+#include "tests/paths.h"
 #include "tests/values_on_device.h"
 
 namespace gsae::test {
 namespace {
 
-const std::string kGolden = std::string(GSAE_TEST_DATA) + "/sae/gemma_scope/";
+const std::string kGolden = test_data("sae/gemma_scope/");
 
 struct TinySae {
   explicit TinySae(const std::string& prefix = "folded/") : file(kGolden + "expected.safetensors") {
@@ -45,8 +45,6 @@ struct Workspace {
 
 struct SaeInference : OnDevice {};
 ON_DEVICES(SaeInference);
-struct ReconstructionMetrics : OnDevice {};
-ON_DEVICES(ReconstructionMetrics);
 struct SaeEvaluationTest : OnDevice {};
 ON_DEVICES(SaeEvaluationTest);
 struct SiteMeanTest : OnDevice {};
@@ -82,37 +80,6 @@ TEST_P(SaeInference, MatchesTheGolden) {
   Guarded tiled(ctx, DType::kF32, {n, d});
   reconstruct(ctx, tiled, x, params, tiles);
   expect_close(tiled.read(), want_hat, 1e-5, 1e-4);
-}
-
-TEST_P(ReconstructionMetrics, MatchADoubleReference) {
-  for (const int64_t d : {1, 5, 64, 2304}) {
-    const int64_t n = 19;
-    const auto x = uniform(n * d, 1, DType::kF32, -3, 5), hat = uniform(n * d, 2, DType::kF32, -4, 4),
-               c = uniform(d, 3, DType::kF32, 0, 2);
-    Guarded metrics(ctx, DType::kF64, {n, kReconstructionMetrics});
-    reconstruction_metrics(ctx, metrics, Guarded(ctx, DType::kF32, {n, d}, hat), Guarded(ctx, DType::kF32, {n, d}, x),
-                           Guarded(ctx, DType::kF32, {d}, c));
-    const auto got = download<double>(ctx, metrics);
-    for (int64_t r = 0; r < n; ++r) {
-      double want[kReconstructionMetrics] = {};
-      for (int64_t i = 0; i < d; ++i) {
-        const double a = x[r * d + i], b = hat[r * d + i], o = a - c[i];
-        want[kErrorSquare] += (b - a) * (b - a), want[kNormSquare] += a * a, want[kHatSquare] += b * b;
-        want[kDot] += a * b, want[kCentredSquare] += o * o;
-      }
-      for (int k = 0; k < kReconstructionMetrics; ++k)  // f64, in another order
-        EXPECT_NEAR(got[r * kReconstructionMetrics + k], want[k], 1e-12 * 40 * d) << d << " " << k;
-    }
-  }
-}
-
-TEST_P(ReconstructionMetrics, RejectsWrongShapes) {
-  Guarded x(ctx, DType::kF32, {2, 3}), c(ctx, DType::kF32, {3}), m(ctx, DType::kF64, {2, 5}), c2(ctx, DType::kF32, {2});
-  Guarded m4(ctx, DType::kF64, {2, 4}), mf(ctx, DType::kF32, {2, 5}), y(ctx, DType::kF32, {3, 3});
-  EXPECT_THROW(reconstruction_metrics(ctx, m, y, x, c), Error);
-  EXPECT_THROW(reconstruction_metrics(ctx, m, x, x, c2), Error);
-  EXPECT_THROW(reconstruction_metrics(ctx, m4, x, x, c), Error);
-  EXPECT_THROW(reconstruction_metrics(ctx, mf, x, x, c), Error);
 }
 
 // The golden's own FVU and L0; two batches, a third of the rows not counted, another centre: the same

@@ -8,13 +8,14 @@
 #include "io/safetensors.h"
 #include "sae/inference.h"
 #include "tests/files.h"
+#include "tests/paths.h"
 #include "tests/trainer_fixture.h"
 
 namespace gsae::test {
 namespace {
 
 namespace fs = std::filesystem;
-const std::string kData = GSAE_TEST_DATA, kTiny = kData + "/formats/saelens_tiny";
+const std::string kData = test_data(), kTiny = kData + "/formats/saelens_tiny";
 
 // Small and valid: W_enc (2, 3).
 struct Arrays {

@@ -6,6 +6,7 @@
 
 #include "io/safetensors.h"
 #include "sae/inference.h"
+#include "tests/paths.h"
 #include "tests/trainer_fixture.h"
 
 namespace gsae::test {
@@ -21,7 +22,7 @@ struct Golden {
   SafetensorsFile activations, init, expected;
 
   explicit Golden(const std::string& name)
-      : folder(std::string(GSAE_TEST_DATA) + "/sae/" + name),
+      : folder(test_data("sae/" + name)),
         config(nlohmann::json::parse(std::ifstream(folder + "/config.json"))),
         activations(folder + "/activations.safetensors"),
         init(folder + "/init.safetensors"),

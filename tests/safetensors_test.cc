@@ -9,11 +9,12 @@
 
 #include "io/half.h"
 #include "tests/files.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
 
-const std::string kData = GSAE_TEST_DATA "/formats/";
+const std::string kData = test_data("formats/");
 
 float ramp(int i) { return float(i * 7 % 23 - 11) / 4; }  // as make_formats.py
 

@@ -15,6 +15,7 @@
 #include "io/npz.h"
 #include "io/tokenizer.h"
 #include "tests/files.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
@@ -22,8 +23,8 @@ namespace {
 using Ids = std::vector<int32_t>;
 using Split = TokenStreamOptions::Split;
 
-const std::string kTokenizer = GSAE_DEMO_DATA "/model/tokenizer.model";
-const std::string kCorpus = GSAE_DEMO_DATA "/corpus.jsonl.zst";
+const std::string kTokenizer = demo_data("model/tokenizer.model");
+const std::string kCorpus = demo_data("corpus.jsonl.zst");
 constexpr int32_t kBos = 2;
 
 TokenStreamOptions in_order(std::vector<std::string> files, int64_t context) {

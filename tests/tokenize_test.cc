@@ -5,6 +5,7 @@
 
 #include "tests/command.h"
 #include "tests/files.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
@@ -16,7 +17,7 @@ TEST(Tokenize, GoldensOfTheDemo) {
   TempFolder folder;
   std::string lines;
   std::vector<std::vector<int32_t>> want;
-  const json goldens = json::parse(read_bytes(GSAE_TEST_DATA "/tokenizer.json"));
+  const json goldens = json::parse(read_bytes(test_data("tokenizer.json")));
   for (const json& golden : goldens.at("tiny")) {
     lines += json{{"body", golden.at("text")}}.dump() + "\n";
     want.push_back(golden.at("ids"));
@@ -37,7 +38,7 @@ TEST(Tokenize, GoldensOfTheDemo) {
 }
 
 TEST(Tokenize, OrderDoesNotDependOnTheThreads) {
-  const std::string corpus = GSAE_DEMO_DATA "/corpus.jsonl.zst", tokenizer = GSAE_DEMO_DATA "/model/tokenizer.model";
+  const std::string corpus = demo_data("corpus.jsonl.zst"), tokenizer = demo_data("model/tokenizer.model");
   TempFolder folder;
   std::string text = "{\"text\": \"";
   for (int i = 0; i < 3000; ++i) text += std::to_string(i) + (i % 37 ? " word " : "\"}\n{\"text\": \"");

@@ -11,15 +11,16 @@
 
 #include "io/documents.h"
 #include "tests/files.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
 
-const std::string kDemoTokenizer = GSAE_DEMO_DATA "/model/tokenizer.model";
+const std::string kDemoTokenizer = demo_data("model/tokenizer.model");
 
 // Written by the sentencepiece Python package: text, ids, and what the ids decode to.
 nlohmann::json goldens(const std::string& name) {
-  return nlohmann::json::parse(std::ifstream(GSAE_TEST_DATA "/tokenizer.json")).at(name);
+  return nlohmann::json::parse(std::ifstream(test_data("tokenizer.json"))).at(name);
 }
 
 void expect_goldens(const Tokenizer& tokenizer, const std::string& name) {
@@ -52,7 +53,7 @@ void expect_as_the_library(const std::string& model, int documents) {
     ASSERT_EQ(got, std::vector<int32_t>(want.begin(), want.end())) << text.substr(0, 500);
     ASSERT_EQ(tokenizer.encode(text), got) << text.substr(0, 500);
   };
-  DocumentReader reader(GSAE_DEMO_DATA "/corpus.jsonl.zst", {});
+  DocumentReader reader(demo_data("corpus.jsonl.zst"), {});
   std::string text;
   for (int i = 0; i < documents && reader.next(text); ++i) compare(text.substr(0, 20'000));
 
@@ -180,7 +181,7 @@ TEST(Tokenizer, RefusesWhatIsNoModel) {
 TEST(Tokenizer, SeveralThreadsAtOnce) {
   const Tokenizer tokenizer(kDemoTokenizer);
   std::string text;
-  DocumentReader reader(GSAE_DEMO_DATA "/corpus.jsonl.zst", {});
+  DocumentReader reader(demo_data("corpus.jsonl.zst"), {});
   ASSERT_TRUE(reader.next(text));
   const auto want = tokenizer.encode(text);
   std::vector<std::vector<int32_t>> got(4);

@@ -14,6 +14,7 @@
 #include "io/npz.h"
 #include "io/safetensors.h"
 #include "tests/harness.h"
+#include "tests/paths.h"
 #include "tests/run_binary.h"
 
 namespace gsae::test {
@@ -277,7 +278,7 @@ TEST(TrainFailures, AModelWithNaNOrWithoutAShard) {
   const std::string model = dir / "model", weights = model + "/model.safetensors";
   fs::create_directory(model);
   for (const char* name : {"config.json", "tokenizer.model", "model.safetensors"})
-    fs::copy_file(fs::path(GSAE_DEMO_DATA "/model") / name, fs::path(model) / name);
+    fs::copy_file(fs::path(demo_data("model")) / name, fs::path(model) / name);
   Words words = demo_run(dir / "run", kShort);
   words[2] = model;
   std::string bytes = read_bytes(weights);
@@ -394,7 +395,7 @@ TEST(TrainFailures, ARunOutlivesItsOutputs) {
   EXPECT_TRUE(fs::exists(dir / "pipe/layer_1"));
 
   // closed from the start: no file takes their place, and is written into
-  const std::string line = std::string(GSAE_BINARY) + " train --model demo --layer 1 --width 128 --l0 8 --steps 2 " +
+  const std::string line = gemma_sae_binary() + " train --model demo --layer 1 --width 128 --l0 8 --steps 2 " +
                            "--batch 256 --context 64 --eval-contexts 0 --threads 1 --log-every 1 --out " +
                            (dir / "closed") + " <&- >&- 2>&-";
   EXPECT_EQ(std::system(line.c_str()), 0);

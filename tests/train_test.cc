@@ -11,6 +11,7 @@
 #include "io/safetensors.h"
 #include "kernels/matmul.h"
 #include "tests/harness.h"
+#include "tests/paths.h"
 #include "tests/run_binary.h"
 
 namespace gsae::test {
@@ -64,7 +65,7 @@ struct TrainGolden : testing::TestWithParam<std::tuple<std::string, Device>> {
 TEST_P(TrainGolden, FromSavedActivationsInFileOrder) {
   constexpr double kTolerance = 1e-4;
   const auto& [golden, device] = GetParam();
-  const std::string folder = std::string(GSAE_TEST_DATA) + "/sae/" + golden;
+  const std::string folder = test_data("sae/" + std::string(golden));
   const auto config = read_json(folder + "/config.json");
   const auto number = [&](const char* key) { return config.at(key).dump(); };  // the shortest that reads back the same
   const bool quadratic = config.at("penalty") == "quadratic";

@@ -91,17 +91,20 @@ TEST_P(TransferOn, RefusesWhatDoesNotFit) {
   EXPECT_NO_THROW(readback.request(ctx, four));
 }
 
-// The values as they were at the request, while the ops behind it write over them.
+// The values as they were at the request, while the ops behind it write over them: ops that wait for no copy, or for
+// one behind the request's.
 TEST_P(TransferOn, AReadbackIsASnapshot) {
   constexpr int64_t kN = 128;
-  Guarded x(ctx, DType::kF32, {kN});
+  Guarded x(ctx, DType::kF32, {kN}), elsewhere(ctx, DType::kF32, {kN}, numbered(kN, 99));
   Upload upload(ctx, kN * sizeof(float));
   Readback readback(ctx, kN * sizeof(float));
   for (int i = 0; i < 5; ++i) {
     std::vector<float> now = numbered(kN, i), later = numbered(kN, 100 + i);
     upload.send(ctx, x, host(now));
     readback.request(ctx, x);
-    upload.send(ctx, x, host(later));
+    if (i % 2) upload.send(ctx, x, host(later));
+    else copy(ctx, x, elsewhere);
+    EXPECT_EQ(x.read(), i % 2 ? later : numbered(kN, 99));
     EXPECT_EQ(readback.wait<float>(), now);
     EXPECT_EQ(readback.wait<float>(), now);  // and stays
   }

@@ -8,12 +8,13 @@
 #include "model/gemma2.h"
 #include "tests/files.h"
 #include "tests/harness.h"
+#include "tests/paths.h"
 
 namespace gsae::test {
 namespace {
 
-const std::string kF32 = std::string(GSAE_TEST_DATA) + "/forward/gqa2_window8";
-const std::string kBF16 = std::string(GSAE_TEST_DATA) + "/forward/like_2b_bf16";
+const std::string kF32 = test_data("forward/gqa2_window8");
+const std::string kBF16 = test_data("forward/like_2b_bf16");
 
 // A checkpoint's folder that a test changes before it is written.
 class WeightsTest : public testing::Test {

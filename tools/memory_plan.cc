@@ -44,9 +44,9 @@ std::string MemoryPlan::table() const {
   return text;
 }
 
-void MemoryPlan::check() const {
+void MemoryPlan::check(const std::string& remedy) const {
   if (total() <= available_) return;
-  throw Error(fmt::format("{}\nthis does not fit: choose a smaller --buffer, --batch or --width", table()));
+  throw Error(fmt::format("{}\nthis does not fit: choose {}", table(), remedy));
 }
 
 int64_t available_memory(const Context& ctx) {

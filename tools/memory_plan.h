@@ -24,7 +24,7 @@ class MemoryPlan {
   // A table, the total and what the device has.
   std::string table() const;
   // An Error with the table, and what makes it smaller, if there is less.
-  void check() const;
+  void check(const std::string& remedy = "a smaller --buffer, --batch or --width") const;
 
  private:
   struct Part {

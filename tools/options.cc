@@ -77,6 +77,29 @@ int64_t parse_suffixed(const std::string& text, const char* what, const char* ex
 int64_t parse_width(const std::string& text) { return parse_suffixed(text, "width", "4096, 16k or 1m", 1024); }
 int64_t parse_count(const std::string& text) { return parse_suffixed(text, "count", "1000, 500M or 2G", 1000); }
 
+double parse_number(const char* option, const std::string& text, double low, double high) {
+  size_t used = 0;
+  double value = NAN;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {}
+  if (used != text.size() || !(value >= low && value <= high))
+    throw UsageError(fmt::format("{} {}: must be a number from {:g} to {:g}", option, text, low, high));
+  return value;
+}
+
+int64_t parse_whole(const char* option, const std::string& text, int64_t low, int64_t high) {
+  int64_t n = 0;
+  try {
+    n = parse_count(text);
+  } catch (const UsageError& e) {
+    throw UsageError(fmt::format("{}: {}", option, e.what()));
+  }
+  if (n < low) throw UsageError(fmt::format("{} {}: must be at least {}", option, text, low));
+  if (n > high) throw UsageError(fmt::format("{} {}: must be at most {}", option, text, high));
+  return n;
+}
+
 std::string format_width(int64_t width) {
   if (width > 0 && width % (1 << 20) == 0) return fmt::format("{}m", width >> 20);
   if (width > 0 && width % 1024 == 0) return fmt::format("{}k", width >> 10);

@@ -32,6 +32,9 @@ struct CommonOptions {
 int64_t parse_width(const std::string& text);
 // "500M" -> 500000000, "2G", "1.5k" -> 1500: counts, in powers of ten.
 int64_t parse_count(const std::string& text);
+// The value of an option: a UsageError names it, and the bounds, if this is none or one beyond them.
+double parse_number(const char* option, const std::string& text, double low, double high);
+int64_t parse_whole(const char* option, const std::string& text, int64_t low, int64_t high);
 std::string format_width(int64_t width);  // 16384 -> "16k", 1000 -> "1000"
 std::string format_count(double count);   // 2000000 -> "2.0M"
 
@@ -42,5 +45,6 @@ void add_activations(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_info(CLI::App& app);
 void add_doctor(CLI::App& app);
+void add_bench(CLI::App& app);
 
 }  // namespace gsae

@@ -22,9 +22,13 @@ ModelSource::ModelSource(Arena& arena, const Gemma2& model, int64_t context, int
       activations_(arena, model, sequences, context),
       tokens_(arena.take("tokens", DType::kI32, {sequences, context})) {}
 
-void ModelSource::open(const TokenStreamOptions& text) { stream_ = std::make_unique<TokenStream>(text); }
+void ModelSource::open(const TokenStreamOptions& text) {
+  stream_ = std::make_unique<TokenStream>(text);
+  open([this](int64_t sequences) { return stream_->next(sequences); });
+}
 
 void ModelSource::close() {
+  next_ = {};
   stream_.reset();
   graph_ = {};
 }
@@ -32,7 +36,7 @@ void ModelSource::close() {
 int64_t ModelSource::width() const { return model_.site_width(site_); }
 
 bool ModelSource::fill(Context& ctx, ActivationBuffer& buffer) {
-  TokenBatch batch = stream_->next(tokens_.dim[0]);
+  TokenBatch batch = next_(tokens_.dim[0]);
   if (batch.sequences == 0) return false;
   const Range range("refill");
   if (!uploads_) upload_ = Upload(ctx, tokens_.bytes());

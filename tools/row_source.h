@@ -1,7 +1,9 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "io/safetensors.h"
 #include "io/token_stream.h"
@@ -29,8 +31,12 @@ class RowSource {
 class ModelSource : public RowSource {
  public:
   ModelSource(Arena& arena, const Gemma2& model, int64_t context, int64_t sequences, Site site, int64_t layer);
-  void open(const TokenStreamOptions& text);  // before the first fill
-  void close();                               // ends its threads and frees their memory
+  // Before the first fill: where its tokens come from. Text, or a function that gives up to so many contexts, none when
+  // its data have ended.
+  using Tokens = std::function<TokenBatch(int64_t sequences)>;
+  void open(const TokenStreamOptions& text);
+  void open(Tokens next) { next_ = std::move(next); }
+  void close();  // ends its threads and frees their memory
   Gemma2::Activations& activations() { return activations_; }
   int64_t width() const override;
   int64_t chunk() const override { return tokens_.size(); }
@@ -41,6 +47,7 @@ class ModelSource : public RowSource {
  private:
   const Gemma2& model_;
   std::unique_ptr<TokenStream> stream_;
+  Tokens next_;
   Site site_;
   int64_t layer_;
   Gemma2::Activations activations_;

@@ -17,6 +17,7 @@
 #include "tools/lay_out.h"
 #include "tools/machine.h"
 #include "tools/memory_plan.h"
+#include "tools/run_sizes.h"
 #include "tools/trained_sae.h"
 #include "tools/training.h"
 
@@ -24,10 +25,7 @@ namespace gsae {
 
 namespace {
 
-constexpr int64_t kLargestBuffer = 1'000'000;
 constexpr double kL0Tolerance = 0.05;  // beyond it, a run says that it missed the sparsity asked for
-// What a process needs beside its plan: code, libraries, stacks, oneDNN's compiled products.
-constexpr int64_t kProcessBytes = int64_t{96} << 20;
 
 // Where the run takes place; before anything is read.
 Context context_of(const TrainOptions& o) {
@@ -36,22 +34,6 @@ Context context_of(const TrainOptions& o) {
     throw UsageError("--precision tf32: only GPUs have such products, and this run is on the CPU: bf16 or f32");
   ctx.graphs = !o.eager;
   return ctx;
-}
-
-// Rows per tile of the SAE step. On the CPU what is (tile, F) should stay in the caches; a GPU takes the whole batch,
-// as long as its four (tile, F) tensors stay within 2 GiB: each further tile reads and writes the weights' gradients
-// again.
-int64_t tile_rows(const Context& ctx, const Run& run) {
-  constexpr int64_t kCpuTile = 512, kGpuBytes = int64_t{2} << 30, kBytesOfLatent = 16;
-  if (ctx.device() == Device::kCpu) return kCpuTile;
-  const int64_t fits = kGpuBytes / (kBytesOfLatent * run.plan.width) / kCpuTile * kCpuTile;
-  return std::max(fits, kCpuTile);
-}
-
-// Contexts per forward pass: enough rows for the products; on the CPU few enough that activations stay near it.
-int64_t contexts_of_pass(const Context& ctx, const Run& run, int64_t T) {
-  if (run.plan.model_batch > 0) return run.plan.model_batch;
-  return std::max<int64_t>(1, (ctx.device() == Device::kCpu ? 1024 : 8192) / T);
 }
 
 // What the products of this run could reach, before its memory is taken.
@@ -75,21 +57,6 @@ std::string default_folder(const Run& run) {
       r.target_l0 > 0 ? fmt::format("l0_{:g}", r.target_l0) : fmt::format("lambda_{:g}", r.lambda);
   return fmt::format("runs/{}/{}_layer_{}_width_{}_{}", from, name(run.site), run.layer, format_width(run.plan.width),
                      sparsity);
-}
-
-// The rows that the shuffle buffer holds: --buffer, or a million, or an eighth of a run too short to be worth the wait
-// for them, or what half of the memory that is left can hold.
-int64_t buffer_rows(const Run& run, int64_t chunk, int64_t row_bytes, int64_t other_bytes, int64_t available) {
-  // As long as less than a batch is held, there has to be room for what arrives at once.
-  const int64_t least = chunk + run.plan.recipe.batch;
-  if (run.plan.buffer == 0) {
-    const int64_t fits = (available - other_bytes) / 2 / row_bytes;
-    return std::max(least, std::min({kLargestBuffer, run.plan.tokens / 8, fits}));
-  }
-  if (run.plan.buffer < least)
-    throw UsageError(fmt::format("--buffer {}: must be at least {} activations (a batch and what arrives at once)",
-                                 run.options.buffer, least));
-  return std::min(run.plan.buffer, run.plan.tokens + least);  // there are no more rows than that
 }
 
 // What becomes known with the source of the rows.
@@ -122,26 +89,21 @@ SaeDescription describe(const Run& run) {
   return s;
 }
 
-// The plan, but for the activation buffer; then that, of the size that is asked for or that fits. Its rows.
+// The rest of the plan, and the rows of the activation buffer: --buffer, or a million, or an eighth of a run too short
+// to be worth the wait for them.
 int64_t plan_memory(const Context& ctx, const Run& run, SourcePlan& source) {
-  const Recipe& recipe = run.plan.recipe;
-  const DType precision = run.options.sae_precision();
-  const int64_t d = source.width, F = run.plan.width, tile = tile_rows(ctx, run);
-  MemoryPlan& plan = source.memory;
-  const int64_t state = measure<SaeState>(d, F, precision);
-  const int64_t trainer = measure<SaeTrainer>(recipe, tile, d, F, precision);
-  plan.add("SAE parameters and optimizer", state, precision == DType::kBF16 ? "f32, and bf16 copies" : "f32");
-  plan.add("SAE gradients and workspace", trainer - state,
-           fmt::format("tiles of {} rows", std::min(tile, recipe.batch)));
-  plan.add_host("start, then result", measure<SaeParameters>(d, F), "f32");
-  const int64_t row_bytes = d * static_cast<int64_t>(size_of(precision)) + 8;
-  const int64_t rows = buffer_rows(run, source.chunk, row_bytes, plan.total(), plan.available());
-  const int64_t fit = rows + (plan.available() - plan.total() - rows * row_bytes) / row_bytes;
-  plan.add("activation buffer", rows * row_bytes,
-           fmt::format("{} rows of {} {}; {} would fit", rows, d, name(precision), std::max<int64_t>(fit, 0)));
-  const int64_t more = source.evaluation_bytes - trainer - rows * row_bytes;
-  if (more > 0) plan.add("evaluation", more, "beside what training gives back");
-  return rows;
+  const SaePlan sae = plan_sae(ctx, source.memory,
+                               {.recipe = run.plan.recipe,
+                                .width = source.width,
+                                .latents = run.plan.width,
+                                .precision = run.options.sae_precision(),
+                                .chunk = source.chunk,
+                                .asked = run.plan.buffer,
+                                .wanted = std::min(kLargestBuffer, run.plan.tokens / 8),
+                                .most = run.plan.tokens});
+  const int64_t more = source.evaluation_bytes - sae.bytes;
+  if (more > 0) source.memory.add("evaluation", more, "beside what training gives back");
+  return sae.rows;
 }
 
 // From the plan to the result, for rows from anywhere.
@@ -164,7 +126,7 @@ void train_on(Context& ctx, Run& run, SourcePlan from) {
   const std::unique_ptr<RowSource> source = from.make(source_memory);
   auto buffer = allocate<ActivationBuffer>(ctx.device(), memory.buffer, rows, d, precision, from.chunk, recipe.batch,
                                            recipe.seed, !run.options.no_shuffle);
-  auto trainer = allocate<SaeTrainer>(ctx.device(), memory.trainer, recipe, tile_rows(ctx, run), d, F, precision);
+  auto trainer = allocate<SaeTrainer>(ctx.device(), memory.trainer, recipe, tile_rows(ctx, F), d, F, precision);
   say(run, fmt::format(
                "training {} latents on {}.{}: {} steps of {}, {}, preset {}", F, name(run.site), run.layer,
                recipe.steps, recipe.batch,
@@ -215,7 +177,7 @@ void train_on_activations(const TrainOptions& o) {
   from.memory = MemoryPlan(ctx);
   from.width = probe->width();
   from.chunk = probe->chunk();
-  from.memory.add_host("process", kProcessBytes + static_cast<int64_t>(Context::kWorkspaceBytes));
+  from.memory.add_host("process", kProcessBytes);
   from.memory.add_host("saved activations", probe->rows() * probe->width() * static_cast<int64_t>(sizeof(float)),
                        "mapped");
   from.make = [&](Buffer&) { return open(); };
@@ -265,7 +227,7 @@ void train_on_model(const TrainOptions& o) {
   const Gemma2 model(ctx, run.model_folder, o.data.compute());
   const int64_t width = model.site_width(run.site);
   run.plan = plan_training(o, width);
-  const int64_t B = contexts_of_pass(ctx, run, T);
+  const int64_t B = contexts_of_pass(ctx, run.plan.model_batch, T);
 
   TokenStreamOptions text = o.data.stream(run.model_folder, config, o.common);
   text.context = T;
@@ -280,7 +242,7 @@ void train_on_model(const TrainOptions& o) {
 
   from.width = width;
   from.chunk = B * T;
-  from.memory.add_host("process", kProcessBytes + static_cast<int64_t>(Context::kWorkspaceBytes));
+  from.memory.add_host("process", kProcessBytes);
   from.memory.add("model weights", static_cast<int64_t>(model.weights().mapped_bytes + model.weights().owned_bytes),
                   ctx.device() == Device::kCpu ? "mapped from the checkpoint" : "uploaded");
   from.memory.add_host("text", static_cast<int64_t>(text.shuffle_pool_bytes),

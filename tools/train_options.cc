@@ -61,29 +61,6 @@ void TrainOptions::complete(CLI::App& command) {
 
 namespace {
 
-double parse_number(const char* option, const std::string& text, double low, double high) {
-  size_t used = 0;
-  double value = NAN;
-  try {
-    value = std::stod(text, &used);
-  } catch (const std::exception&) {}
-  if (used != text.size() || !(value >= low && value <= high))
-    throw UsageError(fmt::format("{} {}: must be a number from {:g} to {:g}", option, text, low, high));
-  return value;
-}
-
-int64_t parse_whole(const char* option, const std::string& text, int64_t low, int64_t high) {
-  int64_t n = 0;
-  try {
-    n = parse_count(text);
-  } catch (const UsageError& e) {
-    throw UsageError(fmt::format("{}: {}", option, e.what()));
-  }
-  if (n < low) throw UsageError(fmt::format("{} {}: must be at least {}", option, text, low));
-  if (n > high) throw UsageError(fmt::format("{} {}: must be at most {}", option, text, high));
-  return n;
-}
-
 constexpr int64_t kMostSteps = int64_t{1} << 50;
 
 }  // namespace

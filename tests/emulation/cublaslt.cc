@@ -97,7 +97,7 @@ uint64_t address(const void* p) { return reinterpret_cast<uintptr_t>(p); }
 // Wants operands as aligned as it was told that they are.
 struct Algorithm {
   uint64_t problem;  // a hash of all that it was asked about
-  uint32_t align_a, align_b, align_out, align_bias;
+  uint32_t align_a, align_b, align_c, align_d, align_bias;
   uint32_t splits, scheme;
   uint64_t workspace;
 };
@@ -266,7 +266,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
       .problem = problem_of(*d, *a, *b, *out),
       .align_a = alignment({p->align_a, uint64_t(a->ld) * a->element()}),
       .align_b = alignment({p->align_b, uint64_t(b->ld) * b->element()}),
-      .align_out = alignment({p->align_c, p->align_d, uint64_t(out->ld) * out->element()}),
+      .align_c = alignment({p->align_c, uint64_t(out->ld) * out->element()}),
+      .align_d = alignment({p->align_d, uint64_t(out->ld) * out->element()}),
       .align_bias = d->epilogue == CUBLASLT_EPILOGUE_BIAS ? alignment({address(d->bias)}) : 1,
       .splits = scheme != CUBLASLT_REDUCTION_SCHEME_NONE && k >= 3 ? 3u : 1u,
       .scheme = scheme,
@@ -317,7 +318,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
   if (!supported(d, la, lo) || how.problem != problem_of(d, la, lb, lo)) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (workspace_bytes < how.workspace || address(workspace) % 256 ||
       workspace_bytes > emulation::device_bytes(workspace) || address(a) % how.align_a || address(b) % how.align_b ||
-      c != out || address(out) % how.align_out || address(d.bias) % how.align_bias)
+      c != out || address(c) % how.align_c || address(out) % how.align_d || address(d.bias) % how.align_bias)
     return CUBLAS_STATUS_INVALID_VALUE;
   const float scale = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
 

@@ -1,6 +1,7 @@
 #include "emulation/grid.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -31,6 +32,15 @@ struct Thread {
   Where where;
 };
 
+// Who of a warp waits for its lanes. All who do are of one group as a rule: the same operation, for the same lanes. It
+// is counted; where there are several, each arrival looks at all lanes.
+struct Warp {
+  unsigned exited = 0;  // bit l: lane l, or the block ends before it
+  const char* name = nullptr;
+  unsigned mask = 0, here = 0;  // of the group that is counted: who has come
+  int others = 0;               // lanes that wait in other groups
+};
+
 // The block that runs. There is one at a time.
 struct Block {
   const void* kernel = nullptr;
@@ -42,6 +52,7 @@ struct Block {
   Where barrier;
   bool reorder = false;
   std::vector<int> warps, lanes;  // the order in which they run
+  std::vector<Warp> waiting;      // of each warp
   std::unique_ptr<std::byte, void (*)(void*)> shared{nullptr, std::free};
   std::exception_ptr fault;
   std::mt19937 random{seed()};  // not begun again by a launch: to repeat one is to change its order
@@ -88,6 +99,7 @@ void thread_main() {
       block.fault = std::current_exception();
     }
     self().state = Thread::kExited;
+    block.waiting[static_cast<size_t>(block.current / 32)].exited |= 1u << block.current % 32;
     --block.live;
     self().fiber.yield();
   }
@@ -150,6 +162,8 @@ void prepare(dim3 dim, size_t shared_bytes) {
     block.pool[i]->index = {u % dim.x, u / dim.x % dim.y, u / dim.x / dim.y};
     block.pool[i]->state = Thread::kReady;
   }
+  block.waiting.assign(static_cast<size_t>((block.size + 31) / 32), Warp{});
+  if (block.size % 32) block.waiting.back().exited = ~0u << block.size % 32;
   void* p = nullptr;  // of the exact size: AddressSanitizer sees to its end
   if (shared_bytes && posix_memalign(&p, 1024, shared_bytes) != 0) throw std::bad_alloc();
   if (p) std::memset(p, 0xff, shared_bytes);
@@ -218,25 +232,39 @@ int block_barrier(const char* name, bool predicate, Where where) {
 
 void wait_for_lanes(const char* name, unsigned mask, void* mine, Combine combine, Where where) {
   Thread& me = self();
-  const int warp = block.current / 32 * 32;
+  const int first = block.current / 32 * 32;
+  Warp& warp = block.waiting[static_cast<size_t>(first / 32)];
+  const unsigned own = 1u << lane();
   me.name = name, me.mask = mask, me.mine = mine, me.where = where;
-  if (!(mask >> lane() & 1)) fault(std::string(name) + " with a mask without its own lane", where);
+  if (!(mask & own)) fault(std::string(name) + " with a mask without its own lane", where);
+  if (mask & warp.exited) {
+    const std::string who = std::to_string(std::countr_zero(mask & warp.exited));
+    fault(std::string(name) + " names lane " + who + ", which has exited", where);
+  }
   void* arrived[32] = {};
-  bool complete = true;
-  for (int l = 0; l < 32; ++l) {
-    if (!(mask >> l & 1)) continue;
-    const int i = warp + l;
-    if (i >= block.size || block.pool[i]->state == Thread::kExited)
-      fault(std::string(name) + " names lane " + std::to_string(l) + ", which has exited", where);
-    const Thread& t = *block.pool[i];
+  const auto look = [&](int l) {  // whether lane l has come, too
+    const Thread& t = *block.pool[static_cast<size_t>(first + l)];
     const bool here = &t == &me || (t.state == Thread::kWaiting && t.mask == mask && t.name == name);
     if (here) arrived[l] = t.mine;
-    complete &= here;
+    return here;
+  };
+  if (warp.here == 0) warp.name = name, warp.mask = mask;
+  if (warp.others == 0 && warp.mask == mask && warp.name == name) {
+    warp.here |= own;
+    if (warp.here != mask) return wait();
+    for (int l = 0; l < 32; ++l)
+      if (mask >> l & 1) look(l);
+  } else {
+    bool complete = true;
+    for (int l = 0; l < 32; ++l)
+      if (mask >> l & 1) complete &= look(l);
+    if (!complete) return ++warp.others, wait();
+    warp.others -= std::popcount(mask & ~own & ~warp.here);
   }
-  if (!complete) return wait();
+  warp.here &= ~mask;
   combine(arrived, mask);
   for (int l = 0; l < 32; ++l)
-    if (mask >> l & 1) block.pool[warp + l]->state = Thread::kReady;
+    if (mask >> l & 1) block.pool[static_cast<size_t>(first + l)]->state = Thread::kReady;
 }
 
 }  // namespace emulation

@@ -15,6 +15,7 @@
 #include <map>
 #include <vector>
 
+#include "emulation/launches.h"
 #include "emulation/streams.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -164,6 +165,7 @@ cudaError_t launch(const cudaLaunchConfig_t& c, const void* kernel, std::functio
   CUstream_st* s = find(c.stream);
   if (!s || s->device != device_of_thread) return result(cudaErrorInvalidResourceHandle);
   const size_t shared_bytes = c.dynamicSmemBytes;
+  note_launch(kernel, b.x * b.y * b.z, shared_bytes);
   return enqueue(*s, Op{.work = [=, thread = std::move(thread)] { run_grid(kernel, g, b, shared_bytes, thread); }});
 }
 

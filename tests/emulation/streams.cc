@@ -113,8 +113,8 @@ cudaError_t enqueue(CUstream_st& s, Op op) {
   if (held > 0)
     for (const Op& o : s.queue) held += o.held_bytes;
   s.queue.push_back(std::move(op));
-  if (blocking() || s.queue.size() > kMostOps || held > kMostHeldBytes) return wait([&] { drain(s); });
-  return wait(get_ahead);
+  if (blocking() || s.queue.size() > kMostOps || held > kMostHeldBytes) return attempt([&] { drain(s); });
+  return attempt(get_ahead);
 }
 
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> work) {
@@ -124,7 +124,8 @@ cudaError_t enqueue(cudaStream_t stream, std::function<void()> work) {
 }
 
 void drain(CUstream_st& s) {
-  const OpenDevice open(s.device);
+  if (s.queue.empty()) return;
+  const OpenDevice open(s.device);  // once, and not for each operation
   while (!s.queue.empty()) run_front(s);
 }
 
@@ -132,28 +133,32 @@ void drain_all() {
   for (CUstream_st* s : streams) drain(*s);
 }
 
-cudaError_t wait(const std::function<void()>& run) {
+cudaError_t attempt(const std::function<void()>& run) {
   try {
     run();
+    return cudaSuccess;
   } catch (...) {
     if (std::uncaught_exceptions() == 0) throw;
     pending.fault = std::current_exception();
     return result(cudaErrorLaunchFailure);
   }
-  if (!pending.fault) return cudaSuccess;
-  if (std::uncaught_exceptions() == 0) std::rethrow_exception(std::exchange(pending.fault, nullptr));
-  return result(cudaErrorLaunchFailure);
+}
+
+cudaError_t wait(const std::function<void()>& run) {
+  const cudaError_t e = attempt(run);
+  if (pending.fault && std::uncaught_exceptions() == 0) std::rethrow_exception(std::exchange(pending.fault, nullptr));
+  return e;
 }
 
 cudaError_t discard(const std::function<void()>& run) {
   try {
     run();
+    return cudaSuccess;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "emulation: met in a call that frees: %s\n", e.what());
     pending.fault = std::current_exception();
     return result(cudaErrorLaunchFailure);
   }
-  return cudaSuccess;
 }
 
 bool refused_by_capture() {

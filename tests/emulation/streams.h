@@ -75,8 +75,10 @@ struct OpenDevice {
 CUstream_st* find(cudaStream_t stream);
 cudaError_t enqueue(CUstream_st& stream, Op op);
 
-// Runs what was asked for. A kernel's fault comes out of wait() as the exception that it is. In discard(), for calls
-// that destructors make, it is kept for the next wait() to throw.
+// Runs what was asked for. A kernel's fault comes out of it as the exception that it is; unless one is on its way
+// already, or the call is one that destructors make and discard() runs it: then it is kept for the next wait() to
+// throw.
+cudaError_t attempt(const std::function<void()>& run);
 cudaError_t wait(const std::function<void()>& run);
 cudaError_t discard(const std::function<void()>& run);
 void drain(CUstream_st& stream);
