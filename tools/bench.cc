@@ -70,6 +70,7 @@ class Bench {
   void step();
   void take_metrics();
   void drain();
+  void first_fill();
   void start();
   double warm_up(const char* what, const std::function<void()>& once);
   int64_t repetitions(double seconds, double share, int64_t steps) const;
@@ -180,15 +181,20 @@ void Bench::drain() {
   while (!buffer_->has_room()) buffer_->draw(ctx_, trainer_->workspace().x, C_);
 }
 
-// As train begins: enough rows for a step, the scale, the start from data.
-void Bench::start() {
+// As train begins: enough rows for a step, and their scale.
+void Bench::first_fill() {
   while (buffer_->held() < plan_.batch) {
     fill();
     if (progress_.due()) progress_.show(fmt::format("warming up: {} of {} activations", buffer_->held(), plan_.batch));
   }
   C_ = buffer_->calibrate(ctx_, 1 << 17, trainer_->workspace().x);
-  buffer_->sample(ctx_, trainer_->workspace().x, C_);
+}
+
+// From data, once there is a good deal of it: the rows of one context of random tokens resemble each other, and a start
+// from a few contexts finds too low a threshold for all others.
+void Bench::start() {
   progress_.show("starting the SAE");
+  buffer_->sample(ctx_, trainer_->workspace().x, C_);
   trainer_->start(ctx_);
 }
 
@@ -278,13 +284,14 @@ BenchResult::Interval Bench::time_whole(double pass_seconds, double step_seconds
 BenchResult Bench::run() {
   BenchResult r;
   r.plan = plan_;
-  start();
+  first_fill();
   const double pass_seconds = warm_up("forward", [this] { drain(), fill(); });
+  r.forward = time_forward(pass_seconds);
+  start();
   const double step_seconds = warm_up("SAE", [this] {
     buffer_->sample(ctx_, trainer_->workspace().x, C_);
     step();
   });
-  r.forward = time_forward(pass_seconds);
   r.sae = time_sae(step_seconds);
   r.whole = time_whole(r.forward.seconds / double(r.forward.passes), r.sae.seconds / double(r.sae.steps));
   if (asked_) take_metrics();
