@@ -30,8 +30,8 @@ Checked gpu_check(const std::string& arguments) {
   const std::string out = folder / "it's \"here\"";  // names that a shell, and JSON, must not be confused by
   std::filesystem::create_directory(out);
   const std::string build = std::filesystem::path(gemma_sae_binary()).parent_path().string();
-  const std::string command = "'" + gpu_check_script() + "' --quick --build '" + build + "' " + arguments + " >'" +
-                              (folder / "text") + "' 2>&1 --out ";
+  const std::string command =
+      "'" + gpu_check_script() + "' --build '" + build + "' " + arguments + " >'" + (folder / "text") + "' 2>&1 --out ";
   std::string quoted;
   for (const char c : out) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
   const int status = std::system((command + "'" + quoted + "'").c_str());
@@ -60,7 +60,9 @@ TEST(GpuCheck, WithoutAGpuItSaysWhyInSeconds) {
 TEST(GpuCheck, RunsThrough) {
   if (!available(Device::kCuda)) GTEST_SKIP() << why_unavailable(Device::kCuda);
   // What is asked of the demo's four runs holds for long ones only; these show that they run and are compared.
-  setenv("GSAE_CHECK_DEMO", "--layer 0 --width 64 --l0 8 --steps 2 --batch 128 --context 64 --eval-contexts 2", 1);
+  setenv("GSAE_CHECK_DEMO",
+         "--layer 0 --width 64 --l0 8 --steps 2 --batch 32 --context 32 --model-batch 2 --eval-contexts 2 --threads 1",
+         1);
   const Checked checked = gpu_check("--parts machine,tests,demo --tests '(rms_norm|hub)_test'");
   unsetenv("GSAE_CHECK_DEMO");
   EXPECT_EQ(checked.part("machine")["status"], "passed") << checked.text;

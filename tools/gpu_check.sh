@@ -262,7 +262,7 @@ part_demo() {
   local other
   for other in again eager; do
     if cmp -s "$out/demo/cuda.npz" "$out/demo/$other.npz"; then echo "cuda and $other: the same bits." >>"$note"
-    else echo "cuda and $other: NOT the same bits." >>"$note" bad=1; bad=1; fi
+    else echo "cuda and $other: NOT the same bits." >>"$note"; bad=1; fi
   done
   # Two runs of the same data in other roundings part ways; what is asked is that neither is the worse for it.
   awk -F'\t' '
