@@ -82,9 +82,10 @@ TEST_P(EvalOn, AgreesWithTheCpu) {
   data.append("tokens", ids.data(), ids.size() * sizeof(int32_t));
   data.close();
   const auto run = [&](const std::string& device, const std::string& json, const std::vector<std::string>& more) {
-    std::vector<std::string> words{"eval",     "--model", "demo",    "--quiet", "--data", dir / "tokens.safetensors",
-                                   "--split",  "all",     "--layer", "3",       "--site", "res",
-                                   "--device", device,    "--json",  dir / json};
+    std::vector<std::string> words{
+        "eval",    "--model", "demo",   "--quiet", "--data",    dir / "tokens.safetensors", "--split",  "all",
+        "--layer", "3",       "--site", "res",     "--context", std::to_string(T),          "--device", device,
+        "--json",  dir / json};
     words.insert(words.end(), {"--sae", kGolden + "params.npz", constant});
     words.insert(words.end(), more.begin(), more.end());
     const CommandResult r = run_command(words);

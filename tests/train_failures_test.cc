@@ -31,7 +31,7 @@ Words demo_run(const std::string& out, const Words& more = {}) {
 }
 const Words kShort{"--l0", "8", "--steps", "2"};
 const Words kEndless{"--l0", "8", "--steps", "1000000", "--buffer", "4k", "--log-every", "1"};
-const Words kEndlessFill{"--l0", "8", "--steps", "1000000", "--buffer", "50M"};
+const Words kEndlessFill{"--l0", "8", "--steps", "1000000", "--buffer", "5M"};
 
 Words operator+(Words a, const Words& b) {
   a.insert(a.end(), b.begin(), b.end());
