@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <fstream>
+#include <iterator>
 #include <sstream>
 
 #include "io/json.h"
@@ -154,6 +156,9 @@ TEST_P(TrainOnGpu, AWholeRunWithinItsPlan) {
   words.erase(std::find(words.begin(), words.end(), "--quiet"));
   const Outcome o = run_binary(words);
   expect_outcome(o, 0);
+  std::ifstream file(dir / "run/products.txt");
+  const std::string products((std::istreambuf_iterator<char>(file)), {});
+  EXPECT_NE(products.find("bf16 a b -> f32, bias: algorithm"), std::string::npos) << products;
   for (const char* part : {"memory plan of cuda:0", "in the host's memory", "FVU", "res.1 128", "wrote "})
     EXPECT_NE(o.out.find(part), std::string::npos) << part << " is not in " << o.out;
   const auto mebibytes = [&](const std::string& before) {

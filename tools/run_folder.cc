@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -73,6 +74,15 @@ void RunFolder::require_space(int64_t bytes) const {
 void RunFolder::write_config(const nlohmann::ordered_json& config) {
   // "replace": a path need not be UTF-8
   write_file(path_ + "/config.json", config.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
+bool RunFolder::write_products(const std::vector<std::string>& lines) {
+  try {
+    write_file(path_ + "/products.txt", fmt::format("{}\n", fmt::join(lines, "\n")));
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 bool RunFolder::log(const nlohmann::ordered_json& line) {

@@ -24,6 +24,8 @@ class RunFolder {
   void require_space(int64_t bytes) const;
 
   void write_config(const nlohmann::ordered_json& config);
+  // products.txt: which algorithm cuBLASLt chose for each product, a line each. False: it could not be written.
+  bool write_products(const std::vector<std::string>& lines);
   // One line of train.jsonl, in the file when this returns. False: it could not be written (a full disk), which
   // must not end a run; nothing of it is in the file then.
   bool log(const nlohmann::ordered_json& line);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "kernels/matmul.h"
 #include "kernels/range.h"
 #include "tools/interrupt.h"
 #include "tools/run_record.h"
@@ -61,6 +62,9 @@ void Training::run() {
   request_report(run_.steps_done);
   report();
   ctx_.synchronize();
+  const std::vector<std::string> products = chosen_products(ctx_);
+  if (run_.steps_done > 0 && !products.empty() && !folder_.write_products(products))
+    progress_.note(fmt::format("{}/products.txt could not be written (is the disk full?)", folder_.path()));
   if (interrupted() && run_.steps_done < recipe.steps) run_.stopped = "interrupted";
   if (run_.stopped.empty()) return;
   if (run_.steps_done == 0) throw Interrupted();
