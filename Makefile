@@ -72,7 +72,7 @@ ifneq ($(NVCC),)
 	@echo "==> the build for GPUs, architecture $(GSAE_CUDA_ARCHS) (build/cuda): what runs without one, and its kernels' resources"
 	@$(CONFIGURE_CUDA)
 	@ninja -j $(JOBS) -C build/cuda gemma_sae gsae_tests
-	@GSAE_EMULATION_LAUNCHES=$(wildcard $(LAUNCHES)) $(CTEST) --test-dir build/cuda $(if $(shell nvidia-smi -L 2>/dev/null),,-L without_gpu)
+	@GSAE_EMULATION_LAUNCHES=$$(ls $(LAUNCHES) 2>/dev/null) $(CTEST) --test-dir build/cuda $(if $(shell nvidia-smi -L 2>/dev/null),,-L without_gpu)
 else
 	@echo "==> the build for GPUs is not compiled: no nvcc on the PATH or in /usr/local/cuda/bin"
 endif
@@ -97,7 +97,7 @@ resources:
 	@tests/resources/resources.sh table build/resources $(wildcard $(LAUNCHES)) >$(RESOURCES).tmp
 	@mv $(RESOURCES).tmp $(RESOURCES)
 	@echo "==> wrote $(RESOURCES)"
-	@tests/resources/resources.sh check build/resources $(wildcard $(LAUNCHES))
+	@tests/resources/resources.sh check build/resources
 
 bundle:
 	@$(if $(NVCC),,echo "make bundle needs nvcc" >&2; exit 1)

@@ -78,8 +78,9 @@ void scatter_rows(Context& ctx, Tensor table, Tensor rows, Tensor index) {
   dispatch_device_float(table.dtype, [&]<class Out>() {
     dispatch_device_float(rows.dtype, [&]<class In>() {
       with_width(d, sizeof(Out) + sizeof(In) == 4, [&]<int kWidth>() {
-        launch(scatter_rows_kernel<kWidth, Out, In>, warps(n), kThreads, 0, ctx.cuda().stream, device_data<Out>(table),
-               device_data<In>(rows), index.data<int32_t>(), n, d);
+        if constexpr (kWidth <= 4 || sizeof(Out) + sizeof(In) == 4)
+          launch(scatter_rows_kernel<kWidth, Out, In>, warps(n), kThreads, 0, ctx.cuda().stream,
+                 device_data<Out>(table), device_data<In>(rows), index.data<int32_t>(), n, d);
       });
     });
   });

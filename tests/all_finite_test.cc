@@ -33,14 +33,16 @@ TEST_P(AllFinite, EveryKindOfNumber) {
 
 // What lies before or behind does not count, and the answer of one call is forgotten by the next.
 TEST_P(AllFinite, ViewsNeedNotBeAligned) {
-  auto v = uniform(3000, 1, DType::kF32, -1, 1);
-  v[0] = v[2999] = std::nanf("");
-  Guarded x(ctx, DType::kF32, {3000}, v);
-  EXPECT_FALSE(all_finite(ctx, x));
-  EXPECT_TRUE(all_finite(ctx, Tensor(x).rows(1, 2999)));
-  EXPECT_FALSE(all_finite(ctx, Tensor(x).rows(1, 3000)));
-  EXPECT_FALSE(all_finite(ctx, Tensor(x).rows(0, 2999)));
-  EXPECT_TRUE(all_finite(ctx, Tensor(x).rows(2, 2)));
+  for (const DType t : {DType::kF32, DType::kBF16}) {
+    auto v = uniform(3000, 1, t, -1, 1);
+    v[0] = v[2999] = std::nanf("");
+    Guarded x(ctx, t, {3000}, v);
+    EXPECT_FALSE(all_finite(ctx, x));
+    EXPECT_TRUE(all_finite(ctx, Tensor(x).rows(1, 2999)));
+    EXPECT_FALSE(all_finite(ctx, Tensor(x).rows(1, 3000)));
+    EXPECT_FALSE(all_finite(ctx, Tensor(x).rows(0, 2999)));
+    EXPECT_TRUE(all_finite(ctx, Tensor(x).rows(2, 2)));
+  }
 }
 
 }  // namespace

@@ -78,6 +78,7 @@ const std::vector<Case> kCases{
     {"odd_size", 2, 3, 1, 45, 24, {.scale = 0.2f, .softcap = 5, .window = 7}},
     {"size_of_nothing_whole", 1, 2, 2, 37, 5, {.scale = 1, .softcap = 2}},
     {"size_of_nothing_whole_above_64", 1, 2, 1, 34, 67, {.scale = 0.3f, .window = 30}},
+    {"size_of_nothing_whole_above_128", 1, 2, 1, 34, 133, {.scale = 0.1f, .softcap = 50, .window = 30}},
     {"demo", 2, 2, 1, 130, 64, {.scale = 0.125f, .softcap = 50}, 3},
     {"demo_sliding", 1, 4, 2, 200, 64, {.scale = 0.125f, .softcap = 50, .window = 64}, 3},
     {"one_tile", 1, 4, 1, 64, 64, {.scale = 0.3f, .softcap = 20}, 2},
