@@ -64,7 +64,7 @@ class Bench {
   BenchResult run();
 
  private:
-  SaeSizes sizes(int64_t d) const;
+  SuiteSizes sizes(int64_t d) const;
   MemoryPlan plan_memory();
   void fill();
   void step();
@@ -83,7 +83,7 @@ class Bench {
   CommonOptions common_;
   Progress progress_;
   int64_t contexts_, pass_rows_;
-  SaePlan sae_plan_;
+  SuitePlan sae_plan_;
   MemoryPlan memory_plan_;
 
   std::unique_ptr<Gemma2> model_;
@@ -104,11 +104,11 @@ Bench::Bench(Context& ctx, const BenchPlan& plan, const CommonOptions& common)
       plan_(plan),
       common_(common),
       progress_(common.quiet),
-      contexts_(contexts_of_pass(ctx, plan.model_batch, plan.context)),
+      contexts_(contexts_of_pass(ctx.device(), plan.model_batch, plan.context)),
       pass_rows_(contexts_ * (plan.context - 1)),
       memory_plan_(plan_memory()) {
   if (!common_.quiet) print(stdout, memory_plan_.table() + "\n");
-  memory_plan_.check("a smaller --shape, --layer, --width, --batch, --model-batch or --buffer");
+  memory_plan_.check("choose a smaller --shape, --layer, --width, --batch, --model-batch or --buffer");
 
   progress_.show("making random weights");
   model_ = std::make_unique<Gemma2>(ctx_, plan_.config, plan_.dtype, common_.seed);
@@ -118,11 +118,12 @@ Bench::Bench(Context& ctx, const BenchPlan& plan, const CommonOptions& common)
     return random_tokens(plan_.config, sequences, plan_.context, common_.seed, passes_++);
   });
   const int64_t d = source_->width();
-  const SaeSizes s = sizes(d);
-  buffer_ = allocate<ActivationBuffer>(ctx_.device(), buffer_memory_, sae_plan_.rows, d, s.precision, s.chunk,
-                                       s.recipe.batch, s.recipe.seed, true);
-  trainer_ = allocate<SaeTrainer>(ctx_.device(), trainer_memory_, s.recipe, tile_rows(ctx_, s.latents), d, s.latents,
-                                  s.precision);
+  const SuiteSizes s = sizes(d);
+  const Recipe recipe = frozen_recipe(plan_, d, common_.seed);
+  buffer_ = allocate<ActivationBuffer>(ctx_.device(), buffer_memory_, sae_plan_.rows, d, s.precision, s.chunk, s.batch,
+                                       recipe.seed, true);
+  trainer_ = allocate<SaeTrainer>(ctx_.device(), trainer_memory_, recipe, tile_rows(ctx_.device(), plan_.width), d,
+                                  plan_.width, s.precision);
   // A long run fills it all; this one may not, and the CPU gives memory to pages that are written only.
   if (ctx_.device() == Device::kCpu) {
     std::byte* bytes = buffer_memory_.data();
@@ -130,11 +131,10 @@ Bench::Bench(Context& ctx, const BenchPlan& plan, const CommonOptions& common)
   }
 }
 
-SaeSizes Bench::sizes(int64_t d) const {
-  return {.recipe = frozen_recipe(plan_, d, common_.seed),
-          .width = d,
-          .latents = plan_.width,
+SuiteSizes Bench::sizes(int64_t d) const {
+  return {.batch = plan_.batch,
           .precision = plan_.precision,
+          .saes = {{{plan_.site, plan_.layer}, d, plan_.width, plan_.l0}},
           .chunk = contexts_ * plan_.context,
           .asked = plan_.buffer,
           .wanted = kLargestBuffer,
@@ -145,12 +145,12 @@ SaeSizes Bench::sizes(int64_t d) const {
 MemoryPlan Bench::plan_memory() {
   MemoryPlan plan(ctx_);
   const Gemma2 shape(ctx_.device(), plan_.config, plan_.dtype);
-  plan.add_host("process", kProcessBytes);
+  plan.add_host("process", process_bytes());
   plan.add("model weights", static_cast<int64_t>(shape.weights().owned_bytes),
            fmt::format("random, {}, {} layers", name(plan_.dtype), plan_.config.layers));
   plan.add("model activations", measure<ModelSource>(shape, plan_.context, contexts_, plan_.site, plan_.layer),
            fmt::format("{} contexts of {}", contexts_, plan_.context));
-  sae_plan_ = plan_sae(ctx_, plan, sizes(shape.site_width(plan_.site)));
+  sae_plan_ = plan_suite(ctx_.device(), plan, sizes(shape.site_width(plan_.site)));
   return plan;
 }
 

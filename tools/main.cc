@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   gsae::add_tokenize(app);
   gsae::add_info(app);
   gsae::add_bench(app);
+  gsae::add_plan(app);
   gsae::add_doctor(app);
   try {
     app.parse(argc, argv);

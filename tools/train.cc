@@ -17,6 +17,7 @@
 #include "tools/lay_out.h"
 #include "tools/machine.h"
 #include "tools/memory_plan.h"
+#include "tools/run_plan.h"
 #include "tools/run_sizes.h"
 #include "tools/trained_sae.h"
 #include "tools/training.h"
@@ -92,15 +93,14 @@ SaeDescription describe(const Run& run) {
 // The rest of the plan, and the rows of the activation buffer: --buffer, or a million, or an eighth of a run too short
 // to be worth the wait for them.
 int64_t plan_memory(const Context& ctx, const Run& run, SourcePlan& source) {
-  const SaePlan sae = plan_sae(ctx, source.memory,
-                               {.recipe = run.plan.recipe,
-                                .width = source.width,
-                                .latents = run.plan.width,
-                                .precision = run.options.sae_precision(),
-                                .chunk = source.chunk,
-                                .asked = run.plan.buffer,
-                                .wanted = std::min(kLargestBuffer, run.plan.tokens / 8),
-                                .most = run.plan.tokens});
+  const SuitePlan sae = plan_suite(ctx.device(), source.memory,
+                                   {.batch = run.plan.recipe.batch,
+                                    .precision = run.options.sae_precision(),
+                                    .saes = {{{run.site, run.layer}, source.width, run.plan.width}},
+                                    .chunk = source.chunk,
+                                    .asked = run.plan.buffer,
+                                    .wanted = std::min(kLargestBuffer, run.plan.tokens / 8),
+                                    .most = run.plan.tokens});
   const int64_t more = source.evaluation_bytes - sae.bytes;
   if (more > 0) source.memory.add("evaluation", more, "beside what training gives back");
   return sae.rows;
@@ -126,7 +126,8 @@ void train_on(Context& ctx, Run& run, SourcePlan from) {
   const std::unique_ptr<RowSource> source = from.make(source_memory);
   auto buffer = allocate<ActivationBuffer>(ctx.device(), memory.buffer, rows, d, precision, from.chunk, recipe.batch,
                                            recipe.seed, !run.options.no_shuffle);
-  auto trainer = allocate<SaeTrainer>(ctx.device(), memory.trainer, recipe, tile_rows(ctx, F), d, F, precision);
+  auto trainer =
+      allocate<SaeTrainer>(ctx.device(), memory.trainer, recipe, tile_rows(ctx.device(), F), d, F, precision);
   say(run, fmt::format(
                "training {} latents on {}.{}: {} steps of {}, {}, preset {}", F, name(run.site), run.layer,
                recipe.steps, recipe.batch,
@@ -177,7 +178,7 @@ void train_on_activations(const TrainOptions& o) {
   from.memory = MemoryPlan(ctx);
   from.width = probe->width();
   from.chunk = probe->chunk();
-  from.memory.add_host("process", kProcessBytes);
+  from.memory.add_host("process", process_bytes());
   from.memory.add_host("saved activations", probe->rows() * probe->width() * static_cast<int64_t>(sizeof(float)),
                        "mapped");
   from.make = [&](Buffer&) { return open(); };
@@ -227,7 +228,7 @@ void train_on_model(const TrainOptions& o) {
   const Gemma2 model(ctx, run.model_folder, o.data.compute());
   const int64_t width = model.site_width(run.site);
   run.plan = plan_training(o, width);
-  const int64_t B = contexts_of_pass(ctx, run.plan.model_batch, T);
+  const int64_t B = contexts_of_pass(ctx.device(), run.plan.model_batch, T);
 
   TokenStreamOptions text = o.data.stream(run.model_folder, config, o.common);
   text.context = T;
@@ -242,11 +243,12 @@ void train_on_model(const TrainOptions& o) {
 
   from.width = width;
   from.chunk = B * T;
-  from.memory.add_host("process", kProcessBytes);
-  from.memory.add("model weights", static_cast<int64_t>(model.weights().mapped_bytes + model.weights().owned_bytes),
-                  ctx.device() == Device::kCpu ? "mapped from the checkpoint" : "uploaded");
-  from.memory.add_host("text", static_cast<int64_t>(text.shuffle_pool_bytes),
-                       "the pool that shuffles documents, at most");
+  from.memory.add_host("process", process_bytes());
+  from.memory.add("model weights",
+                  ctx.device() == Device::kCpu ? bytes_read(model.weights(), run.layer + 1)
+                                               : static_cast<int64_t>(model.weights().owned_bytes),
+                  ctx.device() == Device::kCpu ? "mapped, of the layers that are run" : "uploaded");
+  from.memory.add_host("text", text_bytes(text), "what waits to be shuffled, at most");
   from.memory.add("model activations", measure<ModelSource>(model, T, B, run.site, run.layer),
                   fmt::format("{} contexts of {}", B, T));
   from.make = [&](Buffer& memory) {
