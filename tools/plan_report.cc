@@ -11,7 +11,7 @@ namespace gsae {
 PlanReport make_plan(const PlannedRun& planned, const PlannedMachine& machine) {
   PlanReport r{.run = planned, .machine = machine, .whole = {}, .ways = {}, .passes = {}};
   r.run.run.machine = machine.memory;
-  const Planner planner = [&](const RunChoices& c) { return plan_run(r.run.run, c); };
+  const Planner planner = model_planner(r.run.run);
   const auto pass = [&](const RunChoices& c) {
     return PlannedPass{c, planner(c), plan_time(planned.run.config, c, machine.speed)};
   };

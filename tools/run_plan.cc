@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "io/stored_size.h"
 #include "tools/evaluate.h"
@@ -33,27 +34,28 @@ int64_t text_bytes(const TokenStreamOptions& text) {
 
 namespace {
 
-struct ModelBytes {
+// The shapes of a model in both types that it computes in: a search for what fits asks for thousands of plans.
+struct ModelShapes {
+  ModelShapes(Device device, const GemmaConfig& c) : bf16(device, c, DType::kBF16), f32(device, c, DType::kF32) {}
+  const Gemma2& of(DType dtype) const { return dtype == DType::kF32 ? f32 : bf16; }
+  Gemma2 bf16, f32;
+};
+
+struct WeightBytes {
   int64_t training = 0, evaluation = 0;  // evaluation: beside those of the training
 };
 
-ModelBytes weight_bytes(const ModelRun& run, const RunChoices& c) {
-  if (run.machine.device() == Device::kCuda) {
-    if (run.weights) return {static_cast<int64_t>(run.weights->owned_bytes), 0};
-    return {static_cast<int64_t>(GemmaWeights(run.config, c.dtype).owned_bytes), 0};
-  }
+WeightBytes weight_bytes(const ModelRun& run, const ModelShapes& shapes, const RunChoices& c) {
+  if (run.machine.device() == Device::kCuda)
+    return {static_cast<int64_t>((run.weights ? *run.weights : shapes.of(c.dtype).weights()).owned_bytes), 0};
+  // What could not be mapped was copied, read or not.
+  if (run.weights && run.weights->owned_bytes > 0)
+    return {static_cast<int64_t>(run.weights->owned_bytes + run.weights->mapped_bytes), 0};
   int64_t layers = 0;
   for (const SaeShape& s : c.saes) layers = std::max(layers, s.place.layer + 1);
-  const auto of = [&](const GemmaWeights& w) {
-    const int64_t part = bytes_read(w, layers), all = bytes_read(w, run.config.layers);
-    return ModelBytes{part, all - part};
-  };
-  if (!run.weights) return of(GemmaWeights(run.config, DType::kBF16));
-  // What could not be mapped was copied, read or not.
-  ModelBytes bytes = of(*run.weights);
-  const auto copied = static_cast<int64_t>(run.weights->owned_bytes);
-  if (copied > 0) bytes = {copied + static_cast<int64_t>(run.weights->mapped_bytes), 0};
-  return bytes;
+  const GemmaWeights& weights = run.weights ? *run.weights : shapes.bf16.weights();
+  const int64_t part = bytes_read(weights, layers);
+  return {part, bytes_read(weights, run.config.layers) - part};
 }
 
 // What the evaluation after the training needs beside the model and its activations, for one SAE of each size at a
@@ -70,11 +72,12 @@ int64_t evaluation_bytes(const Gemma2& model, const RunChoices& c, int64_t conte
   return measure<EvaluationMemory>(model, contexts, c.context, targets) + static_cast<int64_t>(shapes.used());
 }
 
-RunPlan plan_with(const ModelRun& run, const Gemma2& model, const RunChoices& c, int64_t contexts,
+RunPlan plan_with(const ModelRun& run, const ModelShapes& shapes, const RunChoices& c, int64_t contexts,
                   const std::string& note) {
   const Device device = run.machine.device();
+  const Gemma2& model = shapes.of(c.dtype);
   RunPlan plan{.memory = run.machine, .suite = {}, .contexts = contexts};
-  const ModelBytes weights = weight_bytes(run, c);
+  const WeightBytes weights = weight_bytes(run, shapes, c);
   plan.memory.add("model weights", weights.training,
                   device == Device::kCpu ? "mapped, of the layers that are run" : "uploaded");
   plan.memory.add("model activations",
@@ -97,15 +100,15 @@ RunPlan plan_with(const ModelRun& run, const Gemma2& model, const RunChoices& c,
 
 }  // namespace
 
-RunPlan plan_run(const ModelRun& run, const RunChoices& c) {
+Planner model_planner(const ModelRun& run) {
   const Device device = run.machine.device();
-  const Gemma2 model(device, run.config, c.dtype);
-  const int64_t usual = contexts_of_pass(device, c.model_batch, c.context);
-  RunPlan plan = plan_with(run, model, c, usual, c.model_batch == 0 ? "chosen: " : "");
-  if (c.model_batch > 0) return plan;
-  for (int64_t contexts = usual / 2; contexts >= 1 && !plan.memory.fits(); contexts /= 2)
-    plan = plan_with(run, model, c, contexts, "chosen to fit: ");
-  return plan;
+  return [run, device, shapes = std::make_shared<ModelShapes>(device, run.config)](const RunChoices& c) {
+    const int64_t usual = contexts_of_pass(device, c.model_batch, c.context);
+    RunPlan plan = plan_with(run, *shapes, c, usual, c.model_batch == 0 ? "chosen: " : "");
+    for (int64_t contexts = usual / 2; c.model_batch == 0 && contexts >= 1 && !plan.memory.fits(); contexts /= 2)
+      plan = plan_with(run, *shapes, c, contexts, "chosen to fit: ");
+    return plan;
+  };
 }
 
 }  // namespace gsae

@@ -31,11 +31,12 @@ using Planner = std::function<RunPlan(const RunChoices&)>;
 struct ModelRun {
   MemoryPlan machine;  // with what is there beside the run: the process, its text
   GemmaConfig config;
-  const GemmaWeights* weights = nullptr;  // of the checkpoint; none: as it is published, in bf16
-  int64_t tokens = 0;                     // of the run
-  bool evaluates = false;                 // with losses, so with the whole model, after the training
+  const GemmaWeights* weights =
+      nullptr;             // of the checkpoint, alive as long as the planner; none: as published, in bf16
+  int64_t tokens = 0;      // of the run
+  bool evaluates = false;  // with losses, so with the whole model, after the training
 };
-RunPlan plan_run(const ModelRun& run, const RunChoices& choices);
+Planner model_planner(const ModelRun& run);
 
 // Bytes of the weights that the CPU reads from a checkpoint's files for the layers [0, layers), the embedding included;
 // what is never read takes no memory.
