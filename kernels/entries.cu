@@ -32,27 +32,25 @@ template <int kWarps> __device__ int32_t block_sum_before(int32_t x, int32_t& to
 // numbered in the order of the lists.
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
 constexpr int kPart = 32 * kThreads;
-constexpr int kUnderWay = 16;         // loads of a thread
+constexpr int kUnderWay = 8;          // loads of a thread
 constexpr int64_t kMostParts = 8192;  // of one launch: a block adds up the counts of all before it
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 16)
     mark_entries_kernel(uint32_t* marks, int32_t* counts, const float* __restrict__ zt, const float* b_enc,
                         const float* theta, float half, int64_t n, int parts) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t latent = blockIdx.x / parts, begin = int64_t{kPart} * (blockIdx.x % parts) + 32 * 32 * warp;
+  const int rows = static_cast<int>(min(int64_t{32 * 32}, n - begin));  // of this warp; there may be none
   const float bias = b_enc[latent], least = theta[latent] - half;
-  zt += latent * n + begin;
+  zt += latent * n + begin + lane;
   uint32_t mine = 0;
-  for (int word = 0; word < 32 && begin + 32 * word < n; word += kUnderWay) {
+  for (int word = 0; 32 * word < rows; word += kUnderWay) {
     float z[kUnderWay];
 #pragma unroll
-    for (int k = 0; k < kUnderWay; ++k) {
-      const int r = 32 * (word + k) + lane;
-      z[k] = begin + r < n ? zt[r] : -HUGE_VALF;
-    }
+    for (int k = 0; k < kUnderWay; ++k) z[k] = 32 * (word + k) + lane < rows ? zt[32 * (word + k)] : -HUGE_VALF;
 #pragma unroll
     for (int k = 0; k < kUnderWay; ++k) {
-      const bool inside = begin + 32 * (word + k) + lane < n;
+      const bool inside = 32 * (word + k) + lane < rows;
       const uint32_t of_word = __ballot_sync(kAllLanes, inside && !(z[k] + bias <= least));
       if (lane == word + k) mine = of_word;
     }
@@ -68,18 +66,18 @@ __global__ void __launch_bounds__(kThreads)
                         const uint32_t* marks, const int32_t* counts, const float* __restrict__ zt, const float* b_enc,
                         int64_t n, int parts, int64_t capacity, int64_t first) {
   __shared__ uint16_t list[kPart];  // from the part's first row
-  const int64_t latent = blockIdx.x / parts;
+  const int64_t latent = blockIdx.x / parts, start = begin[0];
+  uint32_t mine = marks[int64_t(blockIdx.x) * kThreads + threadIdx.x];
   int32_t before = 0;
 #pragma unroll 8
   for (int p = threadIdx.x; p < static_cast<int>(blockIdx.x); p += kThreads) before += counts[p];
   before = block_sum<kWarps>(before);
-  uint32_t mine = marks[int64_t(blockIdx.x) * kThreads + threadIdx.x];
   int32_t total;
   int32_t at = block_sum_before<kWarps>(__popc(mine), total);
   for (; mine != 0; mine &= mine - 1) list[at++] = static_cast<uint16_t>(32 * threadIdx.x + __ffs(mine) - 1);
   __syncthreads();
 
-  const int64_t from = min(begin[0] + int64_t{before}, capacity), to = min(from + total, capacity);
+  const int64_t from = min(start + before, capacity), to = min(from + total, capacity);
   const int64_t row = int64_t{kPart} * (blockIdx.x % parts);
   const float bias = b_enc[latent];
   zt += latent * n + row;
