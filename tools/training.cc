@@ -131,7 +131,8 @@ bool Training::try_refill() {
 void Training::prepare() {
   refill();
   if (run_.C == 0) run_.C = buffer_.calibrate(ctx_, kCalibrationRows, trainer_.workspace().x);
-  folder_.write_config(config_json(run_, source_.width(), buffer_.slots()));
+  const SaeRecord record{run_.sae(), source_.width(), run_.C, run_.recipe};
+  folder_.write_config(config_json(run_, {&record, 1}, buffer_.slots()));
   if (given_) {
     trainer_.start(ctx_, given_->params);
     given_.reset();
@@ -158,7 +159,7 @@ void Training::report() {
 
   const double roof_seconds = seconds_at_the_roof();
   const double elapsed = seconds_since(start_);
-  nlohmann::ordered_json line = metrics_json(done, recipe.batch, m);
+  nlohmann::ordered_json line = metrics_json(run_.sae().name(), done, recipe.batch, m);
   line["tokens_per_second"] = double(done * recipe.batch) / elapsed;
   line["model_seconds"] = model_time_.seconds();
   line["sae_seconds"] = sae_time_.seconds();
@@ -181,14 +182,14 @@ void Training::show_progress(int64_t done) {
                   tokens / elapsed, format_duration(elapsed / double(done) * double(recipe.steps - done)));
   if (last_.rows > 0)  // there has been a report
     line += fmt::format("  loss {:.4f}  L0 {:.1f}  FVU {:.4f}  dead {:.1f}%", last_.loss, last_.l0, last_.fvu,
-                        100.0 * double(last_.dead) / double(run_.plan.width));
+                        100.0 * double(last_.dead) / double(run_.sae().latents));
   progress_.show(line + fmt::format("  {:.0f}% of roof", 100 * roof_seconds / elapsed));
 }
 
 // The time that the products of the work so far would take at this machine's measured peaks.
 double Training::seconds_at_the_roof() {
   // five products of 2 d F FLOP a row: encode, decode, the latents' gradient, and those of both weights
-  const double per_row = 10.0 * double(source_.width()) * double(run_.plan.width);
+  const double per_row = 10.0 * double(source_.width()) * double(run_.sae().latents);
   return double(model_rows_) * source_.flops_per_row() / run_.model_peak +
          double(run_.steps_done * trainer_.recipe().batch) * per_row / run_.sae_peak;
 }

@@ -21,10 +21,12 @@ namespace gsae {
 struct Run {
   TrainOptions options;
   TrainPlan plan;
+  Recipe recipe;
   std::string model_folder;  // empty: saved activations
   std::vector<std::string> data_files;
   int64_t layer = 0;
   Site site = Site::kRes;
+  const SuiteMember& sae() const { return plan.members[0]; }
   double C = 0;                         // divides the activations; 0: not calibrated yet
   double model_peak = 0, sae_peak = 0;  // FLOP/s that this device reaches in their products
 
