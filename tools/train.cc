@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <functional>
@@ -18,6 +17,7 @@
 #include "tools/machine.h"
 #include "tools/memory_plan.h"
 #include "tools/run_sizes.h"
+#include "tools/suite.h"
 #include "tools/trained_sae.h"
 #include "tools/training.h"
 
@@ -39,7 +39,7 @@ Context context_of(const TrainOptions& o) {
 // What the products of this run could reach, before its memory is taken.
 void measure_peaks(const Context& ctx, Run& run) {
   const DType model_dtype = run.options.data.compute(), sae_dtype = run.options.sae_precision();
-  const bool tf32 = run.plan.recipe.tf32, same = run.model_folder.empty() || (model_dtype == sae_dtype && !tf32);
+  const bool tf32 = run.recipe.tf32, same = run.model_folder.empty() || (model_dtype == sae_dtype && !tf32);
   run.sae_peak = measure_product_peak(ctx, sae_dtype, tf32);
   run.model_peak = same ? run.sae_peak : measure_product_peak(ctx, model_dtype);
 }
@@ -52,11 +52,7 @@ std::string default_folder(const Run& run) {
     return (p.has_filename() ? p.filename() : p.parent_path().filename()).string();
   };
   const std::string from = run.model_folder.empty() ? "activations" : last_name(run.options.data.model);
-  const Recipe& r = run.plan.recipe;
-  const std::string sparsity =
-      r.target_l0 > 0 ? fmt::format("l0_{:g}", r.target_l0) : fmt::format("lambda_{:g}", r.lambda);
-  return fmt::format("runs/{}/{}_layer_{}_width_{}_{}", from, name(run.site), run.layer, format_width(run.plan.width),
-                     sparsity);
+  return fmt::format("runs/{}/{}", from, suite_name(run.plan.members));
 }
 
 // What becomes known with the source of the rows.
@@ -79,11 +75,12 @@ void say(const Run& run, const std::string& text) {
 
 SaeDescription describe(const Run& run) {
   SaeDescription s;
+  s.name = run.sae().name();
   s.location = {run.model_folder.empty() ? "" : run.options.data.model, name(run.site), run.layer};
-  s.preset = run.plan.recipe.preset;
-  s.l0 = run.plan.recipe.target_l0;
+  s.preset = run.recipe.preset;
+  s.l0 = run.recipe.target_l0;
   s.lambda = run.lambda;
-  s.tokens = run.steps_done * run.plan.recipe.batch;
+  s.tokens = run.steps_done * run.recipe.batch;
   s.seed = run.options.common.seed;
   s.input_scale = run.C;
   return s;
@@ -93,9 +90,9 @@ SaeDescription describe(const Run& run) {
 // to be worth the wait for them.
 int64_t plan_memory(const Context& ctx, const Run& run, SourcePlan& source) {
   const SaePlan sae = plan_sae(ctx, source.memory,
-                               {.recipe = run.plan.recipe,
+                               {.recipe = run.recipe,
                                 .width = source.width,
-                                .latents = run.plan.width,
+                                .latents = run.sae().latents,
                                 .precision = run.options.sae_precision(),
                                 .chunk = source.chunk,
                                 .asked = run.plan.buffer,
@@ -108,9 +105,9 @@ int64_t plan_memory(const Context& ctx, const Run& run, SourcePlan& source) {
 
 // From the plan to the result, for rows from anywhere.
 void train_on(Context& ctx, Run& run, SourcePlan from) {
-  const Recipe& recipe = run.plan.recipe;
+  const Recipe& recipe = run.recipe;
   const DType precision = run.options.sae_precision();
-  const int64_t d = from.width, F = run.plan.width;
+  const int64_t d = from.width, F = run.sae().latents;
   catch_interrupts();
   const int64_t rows = plan_memory(ctx, run, from);
   std::unique_ptr<SavedParameters> given;
@@ -133,18 +130,18 @@ void train_on(Context& ctx, Run& run, SourcePlan from) {
                recipe.controller ? fmt::format("L0 {:g}", recipe.target_l0) : fmt::format("lambda {:g}", recipe.lambda),
                recipe.preset));
   Training(ctx, run, *source, *buffer, *trainer, folder, std::move(given)).run();
+  TrainedSae result({.run = folder.path()}, describe(run));
+  if (run.stopped.empty()) result.write(ctx, trainer->state().p, run.l0);
+  else result.write_interrupted(ctx, trainer->state().p, run.l0, run.steps_done);
   const int64_t device_used = from.memory.available() - available_memory(ctx);
 
-  TrainedSae result(ctx, trainer->state().p, folder.path(), describe(run));
   buffer.reset(), trainer.reset(), memory = {};
   if (!run.stopped.empty()) {
-    result.write_interrupted(run.l0, run.steps_done);
     const std::string what = fmt::format("{}; the SAE as it was after step {} of {} is in {}", run.stopped,
                                          run.steps_done, recipe.steps, result.path());
     if (interrupted()) throw Interrupted(what);
     throw Error(what);
   }
-  result.write(run.l0);
   if (interrupted()) throw Interrupted(fmt::format("trained, not evaluated: the SAE is in {}", result.path()));
   release_interrupts();  // the result is there: nothing is lost with the evaluation
   if (from.evaluate) from.evaluate(result, *source);
@@ -154,25 +151,28 @@ void train_on(Context& ctx, Run& run, SourcePlan from) {
                        format_bytes(gpu ? device_used : peak_resident_memory()), format_bytes(from.memory.total())));
 }
 
+void require_one(const TrainPlan& plan, const TrainOptions& o) {
+  if (plan.members.size() != 1)
+    throw UsageError(
+        fmt::format("--layer {} --site {}: one run trains one SAE; give one layer and one site", o.layer, o.site));
+}
+
 void train_on_activations(const TrainOptions& o) {
   Run run;
   run.options = o;
   run.C = o.input_scale;
-  const std::vector<Site> sites = parse_sites(o.site);
-  int64_t layer = 0;
-  const auto [end, error] = std::from_chars(o.layer.data(), o.layer.data() + o.layer.size(), layer);
-  if (sites.size() != 1 || error != std::errc() || end != o.layer.data() + o.layer.size() || layer < 0)
-    throw UsageError(fmt::format("--layer {} --site {}: must be one layer and one site: those that {} is of", o.layer,
-                                 o.site, o.activations));
-  plan_training(o, 1);  // what is typed is checked before files are opened
+  run.plan = plan_training(o);
+  require_one(run.plan, o);
   Context ctx = context_of(o);
-  const auto open = [&, wanted = Place{sites[0], layer}] {
+  const auto open = [&, wanted = Place{run.sae().site, run.sae().layer}] {
     return std::make_unique<FileSource>(o.activations, wanted, o.place_typed, parse_count(o.batch));
   };
   const auto probe = open();
   run.site = probe->place().site;
   run.layer = probe->place().layer;
-  run.plan = plan_training(o, probe->width());
+  run.plan.members[0].site = run.site;
+  run.plan.members[0].layer = run.layer;
+  run.recipe = member_recipe(o, run.plan, run.sae(), probe->width());
   SourcePlan from;
   from.memory = MemoryPlan(ctx);
   from.width = probe->width();
@@ -205,19 +205,16 @@ bool can_evaluate(const TrainOptions& o, TokenStreamOptions held_out) {
 }
 
 void train_on_model(const TrainOptions& o) {
-  plan_training(o, 1);  // what is typed is checked before files are opened
   Run run;
   run.options = o;
   run.C = o.input_scale;
-  const std::vector<Site> sites = parse_sites(o.site);
+  run.plan = plan_training(o);  // what is typed is checked before files are opened
+  require_one(run.plan, o);
   run.model_folder = find_model(o.data.model);
   const GemmaConfig config = read_config(run.model_folder);
-  const std::vector<int64_t> layers = parse_layers(o.layer, config);
-  if (layers.size() != 1 || sites.size() != 1)
-    throw UsageError(
-        fmt::format("--layer {} --site {}: one run trains one SAE; give one layer and one site", o.layer, o.site));
-  run.layer = layers[0];
-  run.site = sites[0];
+  parse_layers(o.layer, config);  // are they there?
+  run.layer = run.sae().layer;
+  run.site = run.sae().site;
   run.options.data.context = o.data.context_for(config);
   const int64_t T = run.options.data.context;
 
@@ -226,7 +223,7 @@ void train_on_model(const TrainOptions& o) {
   from.memory = MemoryPlan(ctx);  // before the weights are there
   const Gemma2 model(ctx, run.model_folder, o.data.compute());
   const int64_t width = model.site_width(run.site);
-  run.plan = plan_training(o, width);
+  run.recipe = member_recipe(o, run.plan, run.sae(), width);
   const int64_t B = contexts_of_pass(ctx, run.plan.model_batch, T);
 
   TokenStreamOptions text = o.data.stream(run.model_folder, config, o.common);
@@ -255,28 +252,26 @@ void train_on_model(const TrainOptions& o) {
     return source;
   };
   if (can_evaluate(o, held_out)) {
-    Arena shapes;
-    const std::vector<EvaluationTarget> planned{{SaeParameters(shapes, width, run.plan.width), run.site, run.layer}};
+    const std::vector<EvaluationTarget> planned{
+        {.site = run.site, .layer = run.layer, .width = width, .latents = run.sae().latents}};
     from.evaluation_bytes = measure<EvaluationMemory>(model, B, T, planned);
     from.evaluate = [&](TrainedSae& result, RowSource& source) {
       static_cast<ModelSource&>(source).close();
       TokenStream stream(held_out);
       const Range range("evaluation");
-      Buffer sae_memory, memory;
-      const std::vector<EvaluationTarget> targets{{on_device(ctx, result.folded(), sae_memory), run.site, run.layer}};
+      Buffer memory;
+      const std::vector<EvaluationTarget> targets{result.target()};
       const auto room = allocate<EvaluationMemory>(ctx.device(), memory, model, B, T, targets);
       Progress progress(o.common.quiet);
       const Evaluation e = evaluate(ctx, model, static_cast<ModelSource&>(source).activations(), *room, stream, targets,
-                                    {.contexts = o.eval_contexts}, progress);
+                                    {.contexts = o.eval_contexts, .loss_contexts = run.plan.loss_contexts}, progress);
       nlohmann::ordered_json j = to_json(e);
       j.update(to_json(e, 0));
-      const double l0 = e.saes[0].metrics.l0.value, wanted = run.plan.recipe.target_l0;
+      const double l0 = e.saes[0].metrics.l0.value, wanted = run.recipe.target_l0;
       result.add_evaluation(l0, j);
       progress.clear();
-      const std::vector<std::string> names{
-          fmt::format("{}.{} {}", name(run.site), run.layer, format_width(run.plan.width))};
-      print(stdout, evaluation_table(e, names));
-      if (run.plan.recipe.controller && std::fabs(l0 / wanted - 1) > kL0Tolerance && !o.common.quiet)
+      print(stdout, evaluation_table(e, targets));
+      if (run.recipe.controller && std::fabs(l0 / wanted - 1) > kL0Tolerance && !o.common.quiet)
         print(stderr, fmt::format("L0 is {:.4g}, not the {:g} asked for: the run was too short for it to settle; more "
                                   "--tokens, or a smaller --batch for more steps\n",
                                   l0, wanted));

@@ -11,6 +11,7 @@
 #include "kernels/range.h"
 #include "tools/interrupt.h"
 #include "tools/run_record.h"
+#include "tools/step_cost.h"
 
 namespace gsae {
 
@@ -28,12 +29,20 @@ std::string format_duration(double seconds) {
   return s >= 60 ? fmt::format("{}m{:02}s", s / 60, s % 60) : fmt::format("{}s", s);
 }
 
+// Of the steps behind these metrics. Dense: five products. Exactly sparse: the encoder's, and four passes over a row for
+// each entry.
+double step_flops(const StepMetrics& m, int64_t d, int64_t F) {
+  const double sparse = double(m.sparse_rows), dense = double(m.rows) - sparse;
+  return dense * sae_flops_per_row(d, F) + sparse * (2.0 * double(d) * double(F) + 8.0 * double(d) * m.entries);
+}
+
 }  // namespace
 
-Training::Training(Context& ctx, Run& run, RowSource& source, ActivationBuffer& buffer, SaeSuite& suite,
+Training::Training(Context& ctx, Run& run, Pass& pass, RowSource& source, ActivationBuffer& buffer, SaeSuite& suite,
                    RunFolder& folder, std::unique_ptr<SavedParameters> given)
     : ctx_(ctx),
       run_(run),
+      pass_(pass),
       source_(source),
       buffer_(buffer),
       suite_(suite),
@@ -42,7 +51,7 @@ Training::Training(Context& ctx, Run& run, RowSource& source, ActivationBuffer& 
       progress_(run.options.common.quiet),
       tails_(suite.size()),
       last_(suite.size()) {
-  run_.outcomes.resize(suite.size());
+  pass_.outcomes.resize(suite.size());
 }
 
 void Training::run() {
@@ -55,22 +64,22 @@ void Training::run() {
     sae_time_.start(ctx_);
     suite_.step(ctx_, buffer_, step);
     sae_time_.stop(ctx_);
-    run_.steps_done = step + 1;
+    pass_.steps_done = step + 1;
     if (report_ready()) report();
-    if (run_.steps_done % run_.options.log_every == 0 || run_.steps_done == steps || interrupted())
-      request_report(run_.steps_done);
-    if (progress_.due()) show_progress(run_.steps_done);
+    if (pass_.steps_done % run_.options.log_every == 0 || pass_.steps_done == steps || interrupted())
+      request_report(pass_.steps_done);
+    if (progress_.due()) show_progress(pass_.steps_done);
   }
   profile(steps);
-  request_report(run_.steps_done);
+  request_report(pass_.steps_done);
   report();
   ctx_.synchronize();
   const std::vector<std::string> products = chosen_products(ctx_);
-  if (run_.steps_done > 0 && !products.empty() && !folder_.write_products(products))
+  if (pass_.steps_done > 0 && !products.empty() && !folder_.write_products(products))
     progress_.note(fmt::format("{}/products.txt could not be written (is the disk full?)", folder_.path()));
-  if (interrupted() && run_.steps_done < steps) run_.stopped = "interrupted";
-  if (run_.stopped.empty()) return;
-  if (run_.steps_done == 0) throw Interrupted();
+  if (interrupted() && pass_.steps_done < steps) pass_.stopped = "interrupted";
+  if (pass_.stopped.empty()) return;
+  if (pass_.steps_done == 0) throw Interrupted();
 }
 
 // On a GPU a report comes a step or two after it was asked for, while training goes on.
@@ -113,7 +122,7 @@ void Training::refill() {
     const int64_t rows = buffer_.held() - before;
     arrived_ += rows;
     model_rows_ += rows;
-    if (run_.steps_done == 0 && progress_.due())
+    if (pass_.steps_done == 0 && progress_.due())
       progress_.show(fmt::format("filling the activation buffer: {} of {}", format_count(double(arrived_)),
                                  format_count(double(std::min(buffer_.slots(), run_.plan.tokens)))));
     if (source_.epoch() > epoch_) {
@@ -122,7 +131,7 @@ void Training::refill() {
                                  epoch_ == 1 ? "once" : fmt::format("{} times", epoch_),
                                  run_.options.no_shuffle ? "" : ", in another order"));
     }
-    if (interrupted() && run_.steps_done == 0) throw Interrupted();
+    if (interrupted() && pass_.steps_done == 0) throw Interrupted();
   }
 }
 
@@ -132,8 +141,8 @@ bool Training::try_refill() {
     refill();
     return true;
   } catch (const Error& e) {
-    if (run_.steps_done == 0) throw;
-    run_.stopped = e.what();
+    if (pass_.steps_done == 0) throw;
+    pass_.stopped = e.what();
     return false;
   }
 }
@@ -142,8 +151,8 @@ void Training::prepare() {
   refill();
   if (run_.options.input_scale > 0) suite_.set_scale(run_.options.input_scale);
   else suite_.calibrate(ctx_, buffer_, kCalibrationRows);
-  for (int64_t i = 0; i < suite_.size(); ++i) run_.outcomes[i].C = suite_.scale(suite_.place(i));
-  folder_.write_config(config_json(run_, buffer_.slots()));
+  for (int64_t i = 0; i < suite_.size(); ++i) run_.saes[pass_.saes[i]].input_scale = suite_.scale(suite_.place(i));
+  folder_.write_config(config_json(run_, run_.saes, buffer_.slots()));
   if (given_) {
     suite_.trainer(0).start(ctx_, given_->params);
     given_.reset();
@@ -162,11 +171,11 @@ void Training::report() {
       throw Error(
           fmt::format("{}: the loss is {} at step {}: training diverged (try a smaller --lr; it was {:g}), or the "
                       "activations hold NaN or infinity",
-                      name(run_.members[i]), m.loss, done, trainer.recipe().lr));
+                      run_.saes[pass_.saes[i]].member.name(), m.loss, done, trainer.recipe().lr));
     Tail& tail = tails_[i];
     if (done * 10 > run_.plan.steps * 9) tail.l0 += m.l0 * double(m.rows), tail.rows += m.rows;
-    run_.outcomes[i].l0 = tail.rows > 0 ? tail.l0 / double(tail.rows) : m.l0;
-    run_.outcomes[i].lambda = m.lambda;
+    pass_.outcomes[i].l0 = tail.rows > 0 ? tail.l0 / double(tail.rows) : m.l0;
+    pass_.outcomes[i].lambda = m.lambda;
     sae_flops_ += step_flops(m, trainer.state().width(), trainer.state().latent_count());
     last_[i] = m;
   }
@@ -177,7 +186,7 @@ void Training::report() {
 void Training::log(int64_t done) {
   const double elapsed = seconds_since(start_), at_the_roof = seconds_at_the_roof();
   for (int64_t i = 0; i < suite_.size(); ++i) {
-    nlohmann::ordered_json line = metrics_json(run_.members[i], done, suite_.batch(), last_[i]);
+    nlohmann::ordered_json line = metrics_json(run_.saes[pass_.saes[i]].member.name(), done, suite_.batch(), last_[i]);
     line["tokens_per_second"] = double(done * suite_.batch()) / elapsed;
     line["model_seconds"] = model_time_.seconds();
     line["sae_seconds"] = sae_time_.seconds();
@@ -198,9 +207,23 @@ void Training::show_progress(int64_t done) {
   std::string line =
       fmt::format("step {}/{}  {} tokens  {:.0f} tok/s  {} left", done, steps, format_count(tokens), tokens / elapsed,
                   format_duration(elapsed / double(done) * double(steps - done)));
-  if (last_[0].rows > 0)  // there has been a report
-    line += "  " + suite_progress(statuses(), double(done) / double(steps));
+  if (last_[0].rows > 0) {  // there has been a report
+    const StepMetrics& m = last_[0];
+    if (suite_.size() == 1)
+      line += fmt::format("  loss {:.4f}  L0 {:.1f}  FVU {:.4f}  dead {:.1f}%", m.loss, m.l0, m.fvu,
+                          100.0 * double(m.dead) / double(suite_.trainer(0).state().latent_count()));
+    else line += "  " + suite_line(statuses(), double(done) / double(steps));
+  }
   progress_.show(line + fmt::format("  {:.0f}% of roof", 100 * at_the_roof / elapsed));
+}
+
+std::vector<SuiteStatus> Training::statuses() const {
+  std::vector<SuiteStatus> statuses;
+  for (size_t i = 0; i < last_.size(); ++i) {
+    const SaeRecord& sae = run_.saes[pass_.saes[i]];
+    statuses.push_back({sae.member.name(), sae.member.latents, sae.recipe.target_l0, last_[i]});
+  }
+  return statuses;
 }
 
 // The time that the products of the work so far would take at this machine's measured peaks.
