@@ -41,12 +41,10 @@ void SaeSuite::for_each(Context& ctx, ActivationBuffer& buffer, const std::funct
 }
 
 void SaeSuite::start(Context& ctx, ActivationBuffer& buffer) {
-  buffer.sample(ctx, batch());
   for_each(ctx, buffer, [&](SaeTrainer& t) { t.start(ctx); });
 }
 
 void SaeSuite::step(Context& ctx, ActivationBuffer& buffer, int64_t step) {
-  buffer.draw(ctx, batch());
   for_each(ctx, buffer, [&](SaeTrainer& t) { t.step(ctx, step); });
 }
 

@@ -34,9 +34,9 @@ class SaeSuite {
   void set_scale(double C);  // the same for every place, instead
   double scale(int64_t place) const { return scales_.at(place); }
 
-  // Each from a sample of its place's rows.
+  // Each from the rows of its place that the buffer has chosen last: a sample.
   void start(Context& ctx, ActivationBuffer& buffer);
-  // One step of each, on the next rows of its place.
+  // One step of each, on the rows of its place that the buffer has chosen last.
   void step(Context& ctx, ActivationBuffer& buffer, int64_t step);
 
  private:

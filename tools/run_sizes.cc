@@ -3,37 +3,60 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "sae/sae_trainer.h"
+#include "sae/step_workspace.h"
 #include "tools/lay_out.h"
 #include "tools/options.h"
 
 namespace gsae {
 
-// On the CPU what is (tile, F) should stay in the caches; a GPU takes the whole batch, as long as its four (tile, F)
-// tensors stay within 2 GiB: each further tile reads and writes the weights' gradients again.
-int64_t tile_rows(const Context& ctx, int64_t latents) {
-  constexpr int64_t kCpuTile = 512, kGpuBytes = int64_t{2} << 30, kBytesOfLatent = 16;
-  if (ctx.device() == Device::kCpu) return kCpuTile;
-  const int64_t fits = kGpuBytes / (kBytesOfLatent * latents) / kCpuTile * kCpuTile;
-  return std::max(fits, kCpuTile);
+int64_t process_bytes() {
+  constexpr int64_t kLater = int64_t{64} << 20;  // of the demo model on two threads: 50 to 75 MiB
+  return resident_memory() + kLater;
 }
 
 // Enough rows for the products; on the CPU few enough that activations stay near it.
-int64_t contexts_of_pass(const Context& ctx, int64_t asked, int64_t T) {
+int64_t contexts_of_pass(Device device, int64_t asked, int64_t T) {
   if (asked > 0) return asked;
-  return std::max<int64_t>(1, (ctx.device() == Device::kCpu ? 1024 : 8192) / T);
+  return std::max<int64_t>(1, (device == Device::kCpu ? 1024 : 8192) / T);
+}
+
+bool same_place(const SaeShape& a, const SaeShape& b) {
+  return a.place.site == b.place.site && a.place.layer == b.place.layer;
+}
+
+std::vector<SaeShape> places_of(const std::vector<SaeShape>& saes) {
+  std::vector<SaeShape> places;
+  for (const SaeShape& s : saes)
+    if (std::none_of(places.begin(), places.end(), [&](const SaeShape& p) { return same_place(p, s); }))
+      places.push_back(s);
+  return places;
 }
 
 namespace {
 
 constexpr int64_t kOrderBytes = 8;  // of a row in the buffer: where it is, on the host
 
-// --buffer, or as many as are wanted, or what half of the memory that is left can hold.
-int64_t buffer_rows(const SaeSizes& s, int64_t row_bytes, int64_t left) {
+int64_t state_bytes(int64_t d, int64_t F, DType precision) { return measure<SaeState>(d, F, precision); }
+
+int64_t workspace_bytes(Device device, int64_t batch, int64_t d, int64_t F, DType precision) {
+  return measure<StepWorkspace>(step_sizes(device, batch, d, F), d, F, precision);
+}
+
+int64_t aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// --buffer, or as many as are wanted and fit, with some of the memory left for what no plan knows.
+int64_t buffer_rows(const SuiteSizes& s, int64_t row_bytes, const MemoryPlan& plan) {
   // As long as less than a batch is held, there has to be room for what arrives at once.
-  const int64_t least = s.chunk + s.recipe.batch;
-  if (s.asked == 0) return std::max(least, std::min(s.wanted, left / 2 / row_bytes));
+  const int64_t least = s.chunk + s.batch;
+  if (s.asked == 0) {
+    const int64_t fit = (plan.left() - plan.available() / 16) / row_bytes;
+    const int64_t fewest = std::max(least, std::min(s.wanted, kFewestBatches * s.batch));
+    return std::max(fewest, std::min(s.wanted, fit));
+  }
   if (s.asked < least)
     throw UsageError(
         fmt::format("--buffer {}: must be at least {} activations (a batch and what arrives at once)", s.asked, least));
@@ -42,26 +65,42 @@ int64_t buffer_rows(const SaeSizes& s, int64_t row_bytes, int64_t left) {
 
 }  // namespace
 
-SaePlan plan_sae(const Context& ctx, MemoryPlan& plan, const SaeSizes& s) {
-  const int64_t d = s.width, F = s.latents, tile = tile_rows(ctx, F);
-  const int64_t state = measure<SaeState>(d, F, s.precision);
-  const int64_t trainer = measure<SaeTrainer>(s.recipe, tile, d, F, s.precision);
-  plan.add("SAE parameters and optimizer", state, s.precision == DType::kBF16 ? "f32, and bf16 copies" : "f32");
-  plan.add("SAE gradients and workspace", trainer - state,
-           fmt::format("tiles of {} rows", std::min(tile, s.recipe.batch)));
-  plan.add_host("start, then result", measure<SaeParameters>(d, F), "f32");
+SuitePlan plan_suite(Device device, MemoryPlan& plan, const SuiteSizes& s) {
+  std::map<std::pair<int64_t, int64_t>, int64_t> sizes;  // (d, F) -> how many SAEs: a suite has few
+  for (const SaeShape& sae : s.saes) ++sizes[{sae.width, sae.latents}];
+  int64_t states = 0, workspace = 0, result = 0;
+  for (const auto& [size, count] : sizes) {
+    const auto [d, F] = size;
+    states += count * state_bytes(d, F, s.precision);
+    workspace = std::max(workspace, workspace_bytes(device, s.batch, d, F, s.precision));
+    result = std::max(result, measure<SaeParameters>(d, F));
+  }
+  const bool several = s.saes.size() > 1;
+  const std::string format = s.precision == DType::kBF16 ? "f32, and bf16 copies" : "f32";
+  plan.add("SAE parameters and optimizer", states,
+           several ? fmt::format("{} SAEs, {}", s.saes.size(), format) : format);
+  plan.add("SAE step workspace", workspace, several ? "one for all, of the largest" : "");
+  plan.add_host("start, then result", result, several ? "f32, of the largest SAE" : "f32");
 
-  const int64_t slot = d * static_cast<int64_t>(size_of(s.precision));
-  const int64_t row_bytes = slot + (ctx.device() == Device::kCpu ? kOrderBytes : 0);
-  const int64_t rows = buffer_rows(s, row_bytes, plan.available() - plan.total());
+  const std::vector<SaeShape> places = places_of(s.saes);
+  int64_t slot = 0, widest = 0;
+  for (const SaeShape& p : places) {
+    slot += p.width * static_cast<int64_t>(size_of(s.precision));
+    widest = std::max(widest, p.width);
+  }
+  const int64_t row_bytes = slot + (device == Device::kCpu ? kOrderBytes : 0);
+  const int64_t rows = buffer_rows(s, row_bytes, plan);
   // Not measured: what orders the rows is there even of a buffer that is only measured.
-  const auto indices = static_cast<int64_t>(sizeof(int32_t)) * (s.chunk + s.recipe.batch);
-  const int64_t buffer = rows * slot + indices + static_cast<int64_t>(sizeof(double)) * (d + 1);
-  const int64_t fit = (plan.available() - plan.total()) / row_bytes;
+  int64_t buffer = aligned(4 * s.chunk) + aligned(4 * s.batch) + aligned(8 * widest) + aligned(8);
+  for (const SaeShape& p : places) buffer += aligned(rows * p.width * static_cast<int64_t>(size_of(s.precision)));
+  const int64_t fit = std::max<int64_t>(plan.left() / row_bytes, 0);
   plan.add("activation buffer", buffer,
-           fmt::format("{} rows of {} {}; {} would fit", rows, d, name(s.precision), std::max<int64_t>(fit, 0)));
+           fmt::format(
+               "{}{} rows of {}, {}{}; {} would fit", s.asked == 0 ? "chosen: " : "", rows,
+               places.size() > 1 ? fmt::format("each of {} places", places.size()) : std::to_string(places.at(0).width),
+               name(s.precision), rows < s.asked ? ", all that the run has" : "", fit));
   plan.add_host("order of its rows", rows * kOrderBytes);
-  return {rows, trainer + buffer};
+  return {rows, row_bytes, states + workspace + buffer};
 }
 
 }  // namespace gsae

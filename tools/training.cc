@@ -29,8 +29,8 @@ std::string format_duration(double seconds) {
   return s >= 60 ? fmt::format("{}m{:02}s", s / 60, s % 60) : fmt::format("{}s", s);
 }
 
-// Of the steps behind these metrics. Dense: five products. Exactly sparse: the encoder's, and four passes over a row for
-// each entry.
+// Of the steps behind these metrics. Dense: five products. Exactly sparse: the encoder's, and four passes over a row
+// for each entry.
 double step_flops(const StepMetrics& m, int64_t d, int64_t F) {
   const double sparse = double(m.sparse_rows), dense = double(m.rows) - sparse;
   return dense * sae_flops_per_row(d, F) + sparse * (2.0 * double(d) * double(F) + 8.0 * double(d) * m.entries);
@@ -62,6 +62,7 @@ void Training::run() {
   for (int64_t step = 0; step < steps && !interrupted() && try_refill(); ++step) {
     profile(step);
     sae_time_.start(ctx_);
+    buffer_.draw(ctx_, suite_.batch());
     suite_.step(ctx_, buffer_, step);
     sae_time_.stop(ctx_);
     pass_.steps_done = step + 1;
@@ -158,6 +159,7 @@ void Training::prepare() {
     given_.reset();
     return;
   }
+  buffer_.sample(ctx_, suite_.batch());
   suite_.start(ctx_, buffer_);
 }
 
@@ -204,9 +206,8 @@ void Training::show_progress(int64_t done) {
   const int64_t steps = run_.plan.steps;
   const double at_the_roof = seconds_at_the_roof(), elapsed = seconds_since(start_);
   const double tokens = double(done * suite_.batch());
-  std::string line =
-      fmt::format("step {}/{}  {} tokens  {:.0f} tok/s  {} left", done, steps, format_count(tokens), tokens / elapsed,
-                  format_duration(elapsed / double(done) * double(steps - done)));
+  std::string line = fmt::format("step {}/{}  {} tokens  {:.0f} tok/s  {} left", done, steps, format_count(tokens),
+                                 tokens / elapsed, format_duration(elapsed / double(done) * double(steps - done)));
   if (last_[0].rows > 0) {  // there has been a report
     const StepMetrics& m = last_[0];
     if (suite_.size() == 1)

@@ -59,9 +59,9 @@ class Training {
   Training(Context& ctx, Run& run, Pass& pass, RowSource& source, ActivationBuffer& buffer, SaeSuite& suite,
            RunFolder& folder, std::unique_ptr<SavedParameters> given);
 
-  // Fills the buffer, finds each place's C and each SAE's start, and takes the steps. After Ctrl-C, or when the data end
-  // or turn out to be damaged, fewer than planned: pass.stopped says why. Interrupted or an Error if nothing has been
-  // trained by then, and an Error if a loss is not finite any more.
+  // Fills the buffer, finds each place's C and each SAE's start, and takes the steps. After Ctrl-C, or when the data
+  // end or turn out to be damaged, fewer than planned: pass.stopped says why. Interrupted or an Error if nothing has
+  // been trained by then, and an Error if a loss is not finite any more.
   void run();
 
  private:
