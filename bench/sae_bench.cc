@@ -11,9 +11,8 @@
 #include "kernels/rows.h"
 #include "kernels/sparsity.h"
 #include "kernels/statistics.h"
-#include "sae/sae_trainer.h"
 
-// A training step of an SAE, op by op and whole: the products against the device's peak, the other ops against the
+// A training step of an SAE, op by op (step_bench has whole ones): the products against the device's peak, the other ops against the
 // bandwidth of its memory (on the CPU, at the demo's shapes, of a cache).
 
 namespace gsae::bench {
@@ -185,32 +184,6 @@ void per_row(benchmark::State& state, Context& ctx) {
   set_bytes(state, ctx, bytes({l0, dl0, penalty, l0, l0}));
 }
 
-// Args: batch, width, latents, rows of a tile. Everything: tokens per second of training, without the model that makes
-// the activations. 10 * batch * width * latents FLOP are products.
-void dense_step(benchmark::State& state, Context& ctx, DType precision, bool tf32) {
-  const int64_t batch = state.range(0), d = state.range(1), F = state.range(2), tile = state.range(3);
-  Recipe recipe;
-  recipe.batch = batch;
-  recipe.steps = 1 << 30;
-  recipe.lambda = 1e-3;
-  recipe.tf32 = tf32;
-  recipe.start = Recipe::Start::kData;
-  recipe.start_l0 = double(F) * kActive;
-  Arena plan;
-  SaeTrainer(plan, recipe, tile, d, F, precision);
-  const Buffer memory(ctx.device(), plan.used());
-  Arena arena(memory);
-  SaeTrainer trainer(arena, recipe, tile, d, F, precision);
-  Operands on(ctx);
-  copy(ctx, trainer.workspace().x, on.random(DType::kF32, {batch, d}, 1 / std::sqrt(float(d))));
-  trainer.start(ctx);
-  int64_t step = 0;
-  measure(state, ctx, [&] { trainer.step(ctx, step++); });
-  const double rows = double(batch) * double(state.iterations());
-  state.counters["tok/s"] = benchmark::Counter(rows, benchmark::Counter::kIsRate);
-  set_flop(state, ctx, 10.0 * double(batch) * double(d) * double(F), precision, tf32);
-}
-
 // The demo's SAE (4k latents on width 192), 16k latents on the 2B, and on a GPU what 1M latents change. On the CPU in
 // tiles of 512 rows, as it trains.
 void register_all() {
@@ -224,9 +197,6 @@ void register_all() {
   const Shapes slots{.cpu = {{4096, 192, 262139}, {4096, 2304, 65521}},
                      .cuda = {{4096, 192, 1000003}, {4096, 2304, 1000003}}};
   const Shapes each_latent{.cpu = {{16384}, {M}}, .cuda = {{16384}, {M}}};
-  const Shapes steps{.cpu = {{4096, 192, 4096, 512}, {512, 2304, 16384, 512}},
-                     .cuda = {{4096, 192, 4096, 4096}, {4096, 2304, 16384, 4096}}};
-
   const auto precision = [&](const std::string& suffix, DType t, bool tf32, auto&& only) {
     for (const auto& [name, which] : {std::pair{"encode", Product::kEncode},
                                       {"decode", Product::kDecode},
@@ -236,8 +206,6 @@ void register_all() {
       register_op(
           std::string("product_") + name + suffix,
           [=, which = which](State& s, Context& c) { product(s, c, which, t, tf32); }, only(products));
-    register_op(
-        "dense_step" + suffix, [=](State& s, Context& c) { dense_step(s, c, t, tf32); }, only(steps));
   };
   const auto everywhere = [](Shapes s) { return s; };
   precision("/f32", DType::kF32, false, everywhere);

@@ -62,18 +62,6 @@ __global__ void __launch_bounds__(kThreads) adam_kernel(float* p, float* v, cons
 
 constexpr int kMostWarps = 16;
 
-// Sum over a block of up to kMostWarps full warps, returned to every thread. May be called again and again.
-__device__ float sum_over_block(float x) {
-  __shared__ float partial[kMostWarps];
-  x = warp_sum(x);
-  __syncthreads();  // an earlier call may still be reading
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
-  __syncthreads();
-  float total = 0;
-  for (unsigned w = 0; w < blockDim.x / 32; ++w) total += partial[w];
-  return total;
-}
-
 __device__ float inverse_norm(float square) { return square == 0 ? 1 : 1 / sqrtf(square); }
 
 // A block per row, which stays in its registers from the one read to the one write. d is a multiple of 4, at most

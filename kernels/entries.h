@@ -14,12 +14,15 @@ namespace gsae {
 // no gradient. An entry has its place in the lists by latent; the lists by row point to it. Both orders are unique, so
 // the lists do not depend on how, or by how many threads, they were made.
 struct Entries {
+  static constexpr int64_t kMostRows = int64_t{1} << 24;  // of a batch
+
   Entries() = default;
   Entries(Arena& arena, int64_t batch, int64_t latents, int64_t capacity);  // capacity: of entries, below 2^31
 
   // by latent
   Tensor begin;  // (F + 1) i32: latent i has the places [begin[i], begin[i+1])
   Tensor row;    // (E) i32, ascending within a latent
+  Tensor owner;  // (E) i32: the latent again, for each of its entries
   Tensor z;      // (E) f32, with its bias
   Tensor df;     // (E) f32: the gradient of f, from sparse_decode
   // by row
@@ -34,7 +37,8 @@ struct Entries {
   int64_t capacity() const { return row.dim[0]; }
 };
 
-// Forgets all entries.
+// Forgets all entries. Before the first tile; the lists are there after the last one, those by row after
+// transpose_entries.
 void clear_entries(Context& ctx, const Entries& e);
 
 // Appends those of the latents [first, first + Ft), from a tile of pre-activations that need not be kept:

@@ -9,10 +9,10 @@ namespace gsae {
 
 // Adam with beta1 = 0 for all that belongs to a latent, in one visit. t is the number of this step, from 1:
 //
-//   g_dec -= (g_dec . W_dec) W_dec                                  the decoder's rows keep unit norm
-//   v      = beta2^(t - stamp) v + (1 - beta2) g^2                  the decay of the steps that it sat out, and this
-//   one's p     -= rate g / (sqrt(v / (1 - beta2^t)) + epsilon)           theta = max(theta, 0); NaN stays W_dec /=
-//   |W_dec|;  stamp = t;  bf16 copies follow
+//   g_dec -= (g_dec . W_dec) W_dec                        the decoder's rows keep unit norm
+//   v  = beta2^(t - stamp) v + (1 - beta2) g^2            the decay of the steps that it sat out, and this one's
+//   p -= rate g / (sqrt(v / (1 - beta2^t)) + epsilon)
+//   theta = max(theta, 0), where NaN stays;  W_dec /= |W_dec|;  stamp = t;  bf16 copies follow
 //
 // A latent without a gradient does not move: with beta1 = 0 only its second moment decays, which `stamp` defers,
 // exactly. A row of W_dec that is zero has no direction: it stays as Adam leaves it.

@@ -5,6 +5,7 @@
 
 #include "kernels/checkf.h"
 #include "kernels/dispatch.h"
+#include "kernels/parallel.h"
 
 namespace gsae {
 
@@ -24,6 +25,14 @@ Buffer::Buffer(Device device, size_t bytes) : bytes_(bytes), device_(device) {
 
 void Buffer::reset() noexcept {
   if (ptr_) GSAE_DISPATCH(device_, release(ptr_));
+}
+
+void commit(const Buffer& buffer) {
+  if (buffer.device() != Device::kCpu) return;
+  constexpr int64_t kPart = int64_t{1} << 22;
+  parallel_for(static_cast<int64_t>(buffer.size()), kPart, [&](int64_t begin, int64_t end) {
+    std::fill(buffer.data() + begin, buffer.data() + end, std::byte{0});
+  });
 }
 
 Tensor Arena::take(std::string_view name, DType dtype, std::initializer_list<int64_t> shape) {

@@ -35,4 +35,16 @@ template <int kWarps, class T> __device__ T block_sum(T x) {
   return total;
 }
 
+// The same over a block of up to 16 full warps.
+template <class T> __device__ T sum_over_block(T x) {
+  __shared__ T partial[16];
+  x = warp_sum(x);
+  __syncthreads();  // an earlier call may still be reading
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
+  __syncthreads();
+  T total = 0;
+  for (unsigned w = 0; w < blockDim.x / 32; ++w) total += partial[w];
+  return total;
+}
+
 }  // namespace gsae

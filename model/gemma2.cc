@@ -142,25 +142,45 @@ int64_t Gemma2::site_width(Site s) const {
   return s == Site::kAtt ? config_.heads * config_.head_width : config_.width;
 }
 
-void Gemma2::forward(Context& ctx, Activations& all, Tensor tokens, std::span<const Hook> hooks, Tensor nll,
-                     Tensor logits) const {
+// The part of the activations that these tokens take, with what no pass computes again.
+Gemma2::Activations Gemma2::prepare(Context& ctx, Activations& all, Tensor tokens) const {
   CHECKF(tokens.rank == 2 && 0 < tokens.dim[0] && tokens.dim[0] <= all.B && 0 < tokens.dim[1] && tokens.dim[1] <= all.T,
          "forward: tokens {} must be (B, T), up to ({}, {})", tokens, all.B, all.T);
   CHECKF(all.h.dtype == compute_, "forward: activations laid out for {}, the model computes in {}", name(all.h.dtype),
          name(compute_));
-  const Pass pass(hooks, config_.layers, nll || logits);
-  if (pass.stops_before(Site::kPre, 0)) return;
-  const Range range("forward");
   if (!all.rope_is_filled) rope_table(ctx, all.rope, config_.rope_theta);
   all.rope_is_filled = true;
-  const Activations a = all.part(tokens.dim[0], tokens.dim[1]);
+  return all.part(tokens.dim[0], tokens.dim[1]);
+}
 
+void Gemma2::forward(Context& ctx, Activations& all, Tensor tokens, std::span<const Hook> hooks, Tensor nll,
+                     Tensor logits) const {
+  const Range range("forward");
+  const Pass pass(hooks, config_.layers, nll || logits);
+  const Activations a = prepare(ctx, all, tokens);
+  if (pass.stops_before(Site::kPre, 0)) return;
   // x = E[token] * sqrt(d), the factor rounded as the published model rounds it
   const float root = std::sqrt(static_cast<float>(config_.width));
   embedding(ctx, a.x, weights_.embedding, tokens, compute_ == DType::kBF16 ? to_float(to_bf16(root)) : root);
-  if (!pass.visit(ctx, Site::kPre, 0, a.x)) return;
-  rms_norm(ctx, a.h, a.x, weights_.layers[0].norm_in, static_cast<float>(config_.norm_eps));
-  for (int64_t layer = 0; layer < config_.layers; ++layer)
+  run_layers(ctx, 0, a, tokens, pass, nll, logits);
+}
+
+void Gemma2::forward_from(Context& ctx, int64_t layer, Activations& all, Tensor tokens, std::span<const Hook> hooks,
+                          Tensor nll, Tensor logits) const {
+  CHECKF(0 <= layer && layer < config_.layers, "forward_from: layer {}: the model has layers 0 to {}", layer,
+         config_.layers - 1);
+  for (const Hook& hook : hooks)
+    CHECKF(hook.layer >= layer, "forward_from: hook at layer {}: the pass begins at layer {}", hook.layer, layer);
+  const Range range("forward");
+  run_layers(ctx, layer, prepare(ctx, all, tokens), tokens, Pass(hooks, config_.layers, nll || logits), nll, logits);
+}
+
+// From the residual stream before layer `first` to the last hook, or through the head.
+void Gemma2::run_layers(Context& ctx, int64_t first, const Activations& a, Tensor tokens, const Pass& pass, Tensor nll,
+                        Tensor logits) const {
+  if (!pass.visit(ctx, Site::kPre, first, a.x)) return;
+  rms_norm(ctx, a.h, a.x, weights_.layers[first].norm_in, static_cast<float>(config_.norm_eps));
+  for (int64_t layer = first; layer < config_.layers; ++layer)
     if (!run_layer(ctx, a, layer, pass)) return;
   run_head(ctx, a, tokens, nll, logits);
 }

@@ -74,8 +74,16 @@ class Gemma2 {
   void forward(Context& ctx, Activations& a, Tensor tokens, std::span<const Hook> hooks, Tensor nll = {},
                Tensor logits = {}) const;
 
+  // The rest of such a pass from a layer on, to the same bits: a.x holds the rows that a hook at Site::kPre of that
+  // layer would see (one there sees them again), for the same tokens. All hooks lie in that layer or behind it.
+  void forward_from(Context& ctx, int64_t layer, Activations& a, Tensor tokens, std::span<const Hook> hooks,
+                    Tensor nll = {}, Tensor logits = {}) const;
+
  private:
   class Pass;
+  Activations prepare(Context& ctx, Activations& a, Tensor tokens) const;
+  void run_layers(Context& ctx, int64_t first, const Activations& a, Tensor tokens, const Pass& pass, Tensor nll,
+                  Tensor logits) const;
   bool run_layer(Context& ctx, const Activations& a, int64_t layer, const Pass& pass) const;
   bool add_norm(Context& ctx, const Activations& a, Site site, int64_t layer, Tensor post, Tensor h, Tensor next,
                 const Pass& pass) const;

@@ -1,5 +1,6 @@
 #include "sae/activation_buffer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -10,16 +11,16 @@
 
 namespace gsae {
 
-ActivationBuffer::ActivationBuffer(Arena& arena, int64_t slots, int64_t width, DType dtype, int64_t chunk,
-                                   int64_t batch, uint64_t seed, bool shuffle)
+ActivationBuffer::ActivationBuffer(Arena& arena, int64_t slots, const std::vector<int64_t>& widths, DType dtype,
+                                   int64_t chunk, int64_t batch, uint64_t seed, bool shuffle)
     : order_(slots, seed, shuffle),
-      table_(arena.take("activation buffer", dtype, {slots, width})),
       arriving_(arena.take("arriving rows", DType::kI32, {chunk})),
       leaving_(arena.take("leaving rows", DType::kI32, {batch})),
-      sum_(arena.take("calibration sum", DType::kF64, {width})),
+      sum_(arena.take("calibration sum", DType::kF64, {*std::max_element(widths.begin(), widths.end())})),
       square_(arena.take("calibration square", DType::kF64, {1})) {
   CHECKF(slots >= chunk && slots >= batch,
          "a buffer of {} rows is smaller than what arrives ({}) or leaves ({}) at once", slots, chunk, batch);
+  for (const int64_t width : widths) tables_.push_back(arena.take("activation buffer", dtype, {slots, width}));
 }
 
 // Pinned memory needs a device, which the constructor, that is also run to measure, does not know.
@@ -35,40 +36,44 @@ void ActivationBuffer::expect(Context& ctx, const std::vector<uint8_t>& keep) {
   arriving_upload_.send(ctx, arriving_.rows(0, n), view(index_.data(), {n}));
 }
 
-void ActivationBuffer::write(Context& ctx, Tensor rows, int64_t first_row) {
-  scatter_rows(ctx, table_, rows, arriving_.rows(first_row, first_row + rows.dim[0]));
+void ActivationBuffer::write(Context& ctx, int64_t place, Tensor rows, int64_t first_row) {
+  scatter_rows(ctx, tables_.at(place), rows, arriving_.rows(first_row, first_row + rows.dim[0]));
 }
 
-void ActivationBuffer::draw(Context& ctx, Tensor x, double C) {
-  order_.draw(x.dim[0], index_);
-  gather(ctx, x, C);
+void ActivationBuffer::draw(Context& ctx, int64_t n) {
+  order_.draw(n, index_);
+  send_chosen(ctx);
 }
 
-void ActivationBuffer::sample(Context& ctx, Tensor x, double C) {
-  order_.sample(x.dim[0], index_);
-  gather(ctx, x, C);
+void ActivationBuffer::sample(Context& ctx, int64_t n) {
+  order_.sample(n, index_);
+  send_chosen(ctx);
 }
 
-void ActivationBuffer::gather(Context& ctx, Tensor x, double C) {
+void ActivationBuffer::send_chosen(Context& ctx) {
   prepare(ctx);
-  const Tensor leaving = leaving_.rows(0, x.dim[0]);
-  leaving_upload_.send(ctx, leaving, view(index_.data(), {x.dim[0]}));
-  gather_rows(ctx, x, table_, leaving, static_cast<float>(1 / C));
+  const auto n = static_cast<int64_t>(index_.size());
+  leaving_upload_.send(ctx, leaving_.rows(0, n), view(index_.data(), {n}));
 }
 
-double ActivationBuffer::calibrate(Context& ctx, int64_t rows, Tensor x) const {
+void ActivationBuffer::gather(Context& ctx, int64_t place, Tensor x, double C) {
+  gather_rows(ctx, x, tables_.at(place), leaving_.rows(0, x.dim[0]), static_cast<float>(1 / C));
+}
+
+double ActivationBuffer::calibrate(Context& ctx, int64_t place, int64_t rows, Tensor x) const {
   // The first `held` slots are filled as long as nothing has been drawn.
   const int64_t total = std::min(rows, held()), batch = std::min(x.dim[0], leaving_.dim[0]);
   CHECKF(total > 0, "calibration needs activations: the buffer is empty");
   std::vector<int32_t> index(batch);
-  fill_zero(ctx, sum_);
+  const Tensor sum = sum_.rows(0, width(place));
+  fill_zero(ctx, sum);
   fill_zero(ctx, square_);
   for (int64_t begin = 0; begin < total; begin += batch) {
     const int64_t n = std::min(batch, total - begin);
     std::iota(index.begin(), index.begin() + n, static_cast<int32_t>(begin));
     copy(ctx, leaving_.rows(0, n), view(index.data(), {n}));
-    gather_rows(ctx, x.rows(0, n), table_, leaving_.rows(0, n), 1);
-    add_moments(ctx, sum_, square_, x.rows(0, n));
+    gather_rows(ctx, x.rows(0, n), tables_.at(place), leaving_.rows(0, n), 1);
+    add_moments(ctx, sum, square_, x.rows(0, n));
     ctx.synchronize();  // before the index is written again
   }
   double square = 0;

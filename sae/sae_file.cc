@@ -39,10 +39,14 @@ int64_t integer(const Json& j, const char* key, int64_t otherwise) {
   return it != j.end() && it->is_number_integer() ? it->get<int64_t>() : otherwise;
 }
 
-// Arena tensors for d and F, which the shape of W_enc gives.
-LoadedSae allocate(const std::string& path, const Shape& w_enc) {
+void check_w_enc(const std::string& path, const Shape& w_enc) {
   if (w_enc.size() != 2 || std::any_of(w_enc.begin(), w_enc.end(), [](int64_t n) { return n < 1 || n > kLargestSide; }))
     throw Error(fmt::format("{}: W_enc has shape ({}), not (d, latents)", path, fmt::join(w_enc, ", ")));
+}
+
+// Arena tensors for d and F, which the shape of W_enc gives.
+LoadedSae allocate(const std::string& path, const Shape& w_enc) {
+  check_w_enc(path, w_enc);
   Arena plan;
   SaeParameters(plan, w_enc[0], w_enc[1]);
   LoadedSae sae;
@@ -85,20 +89,55 @@ SaeLocation location_of_config(const Json& j) {
   return {.model = text(j, "model"), .site = text(j, "site"), .layer = integer(j, "layer", -1)};
 }
 
-LoadedSae load_npz(const std::string& path) {
+void refuse_transcoder(const std::string& path) {
   if (is_transcoder_path(path))
     throw Error(
         fmt::format("{}: is a transcoder, which reconstructs another site than the one it reads; "
                     "only SAEs can be read",
                     path));
+}
+
+[[noreturn]] void miss_array(const std::string& path, const std::string& name, const std::vector<std::string>& names) {
+  throw Error(fmt::format("{}: has no array {}: an SAE has W_enc, W_dec, b_enc, b_dec and threshold, this file {}",
+                          path, name, names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "))));
+}
+
+// What config.json beside an npz says, if it is there, and where that says nothing its path.
+SaeFile describe_npz(const std::string& path) {
+  SaeFile file{.path = path, .location = {}};
+  const fs::path config = fs::path(path).parent_path() / "config.json";
+  if (fs::exists(config)) {
+    const Json j = read_object(config);
+    file.location = location_of_config(j);
+    file.name = text(j, "sae");
+    if (const auto l0 = j.find("l0"); l0 != j.end() && l0->is_number()) file.l0 = l0->get<double>();
+  }
+  file.location.complete(location_of_path(fs::absolute(path).string()));
+  return file;
+}
+
+SaeFile list_npz_sae(const std::string& path) {
+  refuse_transcoder(path);
+  SaeFile file = describe_npz(path);
+  std::vector<std::string> names;
+  for (const NpzEntry& entry : list_npz(path)) {
+    names.push_back(entry.name);
+    if (entry.name != "W_enc") continue;
+    check_w_enc(path, entry.header.shape);
+    file.width = entry.header.shape[0], file.latents = entry.header.shape[1];
+  }
+  if (file.width == 0) miss_array(path, "W_enc", names);
+  return file;
+}
+
+LoadedSae load_npz(const std::string& path) {
+  refuse_transcoder(path);
   auto arrays = read_npz(path);
   std::vector<std::string> names;
   for (const auto& [name, array] : arrays) names.push_back(name);
   const auto get = [&](const std::string& name) -> NpzArray& {
     const auto it = arrays.find(name);
-    if (it == arrays.end())
-      throw Error(fmt::format("{}: has no array {}: an SAE has W_enc, W_dec, b_enc, b_dec and threshold, this file {}",
-                              path, name, names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "))));
+    if (it == arrays.end()) miss_array(path, name, names);
     return it->second;
   };
   LoadedSae sae = allocate(path, get("W_enc").shape);
@@ -109,9 +148,7 @@ LoadedSae load_npz(const std::string& path) {
     array = {};  // never the whole SAE twice
   }
   check_values(sae);
-  const fs::path config = fs::path(path).parent_path() / "config.json";
-  if (fs::exists(config)) sae.location = location_of_config(read_object(config));
-  sae.location.complete(location_of_path(fs::absolute(path).string()));
+  sae.location = describe_npz(path).location;
   return sae;
 }
 
@@ -134,7 +171,11 @@ void fold_decoder_bias(const SaeParameters& p) {
 
 // SAELens names what it does in cfg.json; before version 6 the metadata lay beside the rest.
 // https://github.com/jbloomAus/SAELens, sae_lens/saes/jumprelu_sae.py
-LoadedSae load_saelens(const fs::path& dir) {
+struct SaeLensConfig {
+  bool subtracts_b_dec = true;  // SAELens' default
+  SaeLocation location;
+};
+SaeLensConfig read_saelens_config(const fs::path& dir) {
   const fs::path config = dir / "cfg.json";
   const Json j = read_object(config);
   const Json metadata = j.contains("metadata") && j["metadata"].is_object() ? j["metadata"] : j;
@@ -155,6 +196,27 @@ LoadedSae load_saelens(const fs::path& dir) {
   if (!hook_out.empty() && hook_out != text(metadata, "hook_name"))
     refuse(fmt::format("is a transcoder, from {} to {}; only SAEs can be read", text(metadata, "hook_name"), hook_out));
 
+  const Json subtract = j.value("apply_b_dec_to_input", Json(true));
+  if (!subtract.is_boolean()) refuse("apply_b_dec_to_input must be true or false");
+
+  SaeLensConfig c{.subtracts_b_dec = subtract == true, .location = {}};
+  c.location.model = text(metadata, "model_name");
+  for (const char* key : {"hf_hook_name", "hook_name", "hook_point"})
+    c.location.complete(location_of_hook(text(metadata, key)));
+  c.location.complete(location_of_path(fs::absolute(dir).string()));
+  return c;
+}
+
+SaeFile list_saelens(const fs::path& dir) {
+  SaeFile sae{.path = dir.string(), .location = read_saelens_config(dir).location};
+  const Shape shape = SafetensorsFile((dir / "sae_weights.safetensors").string()).get("W_enc").shape;
+  check_w_enc(sae.path, shape);
+  sae.width = shape[0], sae.latents = shape[1];
+  return sae;
+}
+
+LoadedSae load_saelens(const fs::path& dir) {
+  const SaeLensConfig config = read_saelens_config(dir);
   const SafetensorsFile file((dir / "sae_weights.safetensors").string());
   LoadedSae sae = allocate(dir.string(), file.get("W_enc").shape);
   for (const auto& [name, tensor] : members(sae.params)) {
@@ -166,14 +228,8 @@ LoadedSae load_saelens(const fs::path& dir) {
       for (int64_t i = 0; i < tensor.size(); ++i) tensor.data<float>()[i] = std::exp(tensor.data<float>()[i]);
   }
   check_values(sae);
-  const Json subtract = j.value("apply_b_dec_to_input", Json(true));  // SAELens' default
-  if (!subtract.is_boolean()) refuse("apply_b_dec_to_input must be true or false");
-  if (subtract == true) fold_decoder_bias(sae.params);
-
-  sae.location.model = text(metadata, "model_name");
-  for (const char* key : {"hf_hook_name", "hook_name", "hook_point"})
-    sae.location.complete(location_of_hook(text(metadata, key)));
-  sae.location.complete(location_of_path(fs::absolute(dir).string()));
+  if (config.subtracts_b_dec) fold_decoder_bias(sae.params);
+  sae.location = config.location;
   return sae;
 }
 
@@ -195,9 +251,7 @@ void find_saes(const fs::path& dir, int depth, std::vector<fs::path>& found) {
   for (const fs::path& folder : folders) find_saes(folder, depth + 1, found);
 }
 
-}  // namespace
-
-std::vector<LoadedSae> load_saes(const std::string& path) {
+std::vector<fs::path> paths_of_saes(const std::string& path) {
   std::vector<fs::path> found;
   if (fs::is_directory(path)) {
     find_saes(path, 0, found);
@@ -217,10 +271,27 @@ std::vector<LoadedSae> load_saes(const std::string& path) {
     else if (is_npz(path)) found.push_back(path);
     else throw Error(fmt::format("{}: is not an npz file", path));
   }
+  return found;
+}
+
+LoadedSae load(const fs::path& p) { return fs::is_directory(p) ? load_saelens(p) : load_npz(p.string()); }
+
+}  // namespace
+
+std::vector<LoadedSae> load_saes(const std::string& path) {
   std::vector<LoadedSae> saes;
-  for (const fs::path& p : found) saes.push_back(fs::is_directory(p) ? load_saelens(p) : load_npz(p.string()));
+  for (const fs::path& p : paths_of_saes(path)) saes.push_back(load(p));
   return saes;
 }
+
+std::vector<SaeFile> list_saes(const std::string& path) {
+  std::vector<SaeFile> saes;
+  for (const fs::path& p : paths_of_saes(path))
+    saes.push_back(fs::is_directory(p) ? list_saelens(p) : list_npz_sae(p.string()));
+  return saes;
+}
+
+LoadedSae load_sae(const SaeFile& file) { return load(file.path); }
 
 void move_to_device(Context& ctx, LoadedSae& sae) {
   Buffer memory;
@@ -246,6 +317,7 @@ void write_sae_description(const std::string& dir, const SaeParameters& params, 
   const auto put = [&](const char* key, auto value) {
     if (value != decltype(value){}) j[key] = value;
   };
+  put("sae", s.name);
   put("model", s.location.model);
   put("site", s.location.site);
   if (s.location.layer >= 0) j["layer"] = s.location.layer;

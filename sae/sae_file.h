@@ -30,12 +30,26 @@ struct LoadedSae {
 // NaN or infinity, negative thresholds, an architecture or a normalisation that is not supported.
 std::vector<LoadedSae> load_saes(const std::string& path);
 
+// One of them without its parameters, to know what comes before there is room for it.
+struct SaeFile {
+  std::string path;  // what load_saes() reads it from, and it alone
+  SaeLocation location;
+  int64_t width = 0, latents = 0;  // d, F
+  std::string name = {};           // that a training run gave it; empty: none
+  double l0 = 0;                   // that it was trained for; 0: not said
+};
+// What load_saes() would read, in its order. What is wrong beyond a shape, a location or a setting is found by it
+// alone.
+std::vector<SaeFile> list_saes(const std::string& path);
+LoadedSae load_sae(const SaeFile& file);
+
 // Uploads the parameters to the context's device, if they are not there.
 void move_to_device(Context& ctx, LoadedSae& sae);
 
 // What config.json says beside params.npz. Zero or empty: not said.
 struct SaeDescription {
   SaeLocation location;
+  std::string name;  // in the run's train.jsonl
   std::string preset;
   double l0 = 0;          // asked for
   double lambda = 0;      // of the penalty at the end

@@ -11,17 +11,24 @@
 #include "kernels/range.h"
 #include "kernels/sparsity.h"
 #include "kernels/statistics.h"
+#include "sae/dense_step.h"
+#include "sae/sparse_step.h"
 #include "sae/start.h"
+#include "sae/transposed.h"
 
 namespace gsae {
 
-SaeTrainer::SaeTrainer(Arena& arena, const Recipe& recipe, int64_t tile, int64_t width, int64_t latents,
-                       DType precision)
+SaeTrainer::SaeTrainer(Arena& state, Arena& workspace, const Recipe& recipe, const StepSizes& sizes, int64_t width,
+                       int64_t latents, DType precision, StepKind kind)
     : recipe_(recipe),
-      state_(arena, width, latents, precision),
-      workspace_(arena, recipe.batch, std::min(tile, recipe.batch), width, latents, precision) {}
+      sizes_(sizes),
+      kind_(kind),
+      state_(state, width, latents, precision),
+      workspace_(workspace, sizes, width, latents, precision) {}
 
 namespace {
+
+constexpr double kEnter = 0.8;  // of the entries up to which it is the faster one: then a step becomes sparse again
 
 void write_scalars(Context& ctx, Tensor t, std::vector<float> values) {
   copy(ctx, t, view(values.data(), {static_cast<int64_t>(values.size())}));
@@ -49,55 +56,119 @@ void SaeTrainer::start(Context& ctx, const SaeParameters& given) {
 }
 
 void SaeTrainer::start_control(Context& ctx) {
-  rows_since_read_ = last_step_ = 0;
+  since_ = {}, requested_ = {};
+  last_step_ = 0;
   if (!prepared_) {
     rates_ = Upload(ctx, state_.rates.bytes());
     scale_ = Upload(ctx, sizeof(float));
+    clock_ = Upload(ctx, state_.clock.bytes());
     log_ = Readback(ctx, state_.log.bytes());
     control_ = Readback(ctx, state_.control.bytes());
+    count_ = Readback(ctx, workspace_.sparse.entries.count.bytes());
+    step_l0_ = Readback(ctx, state_.step_l0.bytes());
   }
-  prepared_ = true;
+  prepared_ = true, reviewing_ = false;
+  // A start from data knows its L0. Any other start is dense until its L0 has been measured.
+  const double first = recipe_.start_l0 * double(sizes_.batch);
+  sparse_ = kind_ == StepKind::kSparse || (kind_ == StepKind::kAuto && recipe_.start == Recipe::Start::kData &&
+                                           first < kEnter * double(sizes_.limit));
   double lambda = recipe_.lambda;
   if (recipe_.controller && lambda <= 0) {
     // A latent at its threshold lowers the squared error by about theta^2, which is what lambda must outweigh. Not
     // nothing, even where theta is: the controller multiplies.
     double theta = 0;
-    for (const float t : read<float>(ctx, state_.p.threshold)) theta += t / static_cast<double>(state_.p.latents());
+    for (const float t : read<float>(ctx, state_.p().threshold))
+      theta += t / static_cast<double>(state_.latent_count());
     lambda = std::max(theta * theta, 1e-8);
   }
   write_scalars(ctx, state_.control, {0, 0, static_cast<float>(lambda), static_cast<float>(recipe_.target_l0)});
 }
 
-void SaeTrainer::step(Context& ctx, int64_t step) {
-  const Range range("SAE step");
-  const double unbias = 1 / (1 - std::pow(recipe_.beta2, double(step + 1)));
+void SaeTrainer::send_schedules(Context& ctx, int64_t step) {
+  int64_t t = step + 1;
+  const double unbias = 1 / (1 - std::pow(recipe_.beta2, double(t)));
   std::array rates{static_cast<float>(recipe_.lr_at(step)), static_cast<float>(recipe_.beta2),
                    static_cast<float>(unbias), 1.0f};
   auto scale = static_cast<float>(recipe_.lambda_scale_at(step));
   rates_.send(ctx, state_.rates, view(rates.data(), {kRates}));
   scale_.send(ctx, state_.control.rows(kLambdaScale, kLambdaScale + 1), view(&scale, {1}));
+  clock_.send(ctx, state_.clock, view(&t, {1}));
+}
 
-  graph_.run(ctx, [&] {
-    // The plain recipe's lambda is this step's; the controller's follows from the L0 of the step before.
-    if (!recipe_.controller) control_sparsity(ctx, state_.control, workspace_.l0, {});
-    dense_gradients(ctx, state_, workspace_, recipe_);
-    if (recipe_.controller)
-      control_sparsity(ctx, state_.control, workspace_.l0,
-                       {static_cast<float>(recipe_.integral_gain), static_cast<float>(recipe_.proportional_gain)});
-    apply_gradients(ctx, state_, workspace_.grad, recipe_);
-  });
-  rows_since_read_ += recipe_.batch;
+// The plain recipe's lambda is this step's; the controller's follows from the L0 of the step before.
+void SaeTrainer::step(Context& ctx, int64_t step) {
+  const Range range("SAE step");
+  send_schedules(ctx, step);
+  review(ctx, step);
+  if (!sparse_ || !try_sparse(ctx)) dense(ctx);
+  since_.rows += recipe_.batch;
   last_step_ = step;
 }
 
+namespace {
+
+void control_before(Context& ctx, SaeState& s, StepWorkspace& w, const Recipe& r) {
+  if (!r.controller) control_sparsity(ctx, s.control, w.l0, {});
+}
+
+void control_after(Context& ctx, SaeState& s, StepWorkspace& w, const Recipe& r) {
+  if (r.controller)
+    control_sparsity(ctx, s.control, w.l0,
+                     {static_cast<float>(r.integral_gain), static_cast<float>(r.proportional_gain)});
+}
+
+}  // namespace
+
+void SaeTrainer::dense(Context& ctx) {
+  dense_graph_.run(ctx, [&] {
+    control_before(ctx, state_, workspace_, recipe_);
+    dense_step(ctx, state_, workspace_, recipe_);
+    control_after(ctx, state_, workspace_, recipe_);
+  });
+}
+
+// The number of entries decides, and that is on the device: the one place where the host waits within a step, for the
+// encoder's product. False: there are too many; from then on steps are dense, until review() finds otherwise.
+bool SaeTrainer::try_sparse(Context& ctx) {
+  find_graph_.run(ctx, [&] { find_entries(ctx, state_, workspace_, recipe_); });
+  count_.request(ctx, workspace_.sparse.entries.count);
+  const int64_t entries = count_.wait<int64_t>()[0];
+  const bool fits = entries <= workspace_.sparse.entries.capacity();
+  if (kind_ == StepKind::kAuto && entries > sizes_.limit) sparse_ = false;
+  if (!fits) return false;
+  sparse_graph_.run(ctx, [&] {
+    control_before(ctx, state_, workspace_, recipe_);
+    sparse_step(ctx, state_, workspace_, recipe_);
+    control_after(ctx, state_, workspace_, recipe_);
+  });
+  since_.sparse_rows += recipe_.batch;
+  since_.entries += double(entries);
+  return true;
+}
+
+// Every so many dense steps: would a sparse one be faster by now? Asked for some steps before it is looked at, so that
+// a GPU's host does not wait; always at the same steps, so that a run can be repeated.
+void SaeTrainer::review(Context& ctx, int64_t step) {
+  constexpr int64_t kEvery = 8, kAhead = 2;
+  if (kind_ != StepKind::kAuto || sparse_) return;
+  if (step % kEvery == kEvery - kAhead && step > 0) {
+    step_l0_.request(ctx, state_.step_l0);
+    reviewing_ = true;
+  }
+  if (step % kEvery == 0 && reviewing_) {
+    reviewing_ = false;
+    sparse_ = step_l0_.wait<double>()[0] < kEnter * double(sizes_.limit);
+  }
+}
+
 bool SaeTrainer::request_metrics(Context& ctx, int64_t dead_window) {
-  if (rows_since_read_ == 0) return false;
-  summarise_latents(ctx, state_.latents_summary, state_.idle, state_.p.threshold, dead_window);
+  if (since_.rows == 0) return false;
+  summarise_latents(ctx, state_.latents_summary, state_.idle, state_.p().threshold, dead_window);
   log_.request(ctx, state_.log);
   control_.request(ctx, state_.control);
   fill_zero(ctx, state_.sums);
-  requested_ = {.rows = rows_since_read_, .lr = recipe_.lr_at(last_step_)};
-  rows_since_read_ = 0;
+  requested_ = std::exchange(since_, {});
+  requested_.lr = recipe_.lr_at(last_step_);
   return true;
 }
 
@@ -112,24 +183,25 @@ StepMetrics SaeTrainer::take_metrics() {
   m.penalty = sums[2] / n;
   m.loss = m.mse + m.penalty;
   double mean_square = 0;
-  for (int64_t c = 0; c < state_.p.width(); ++c) mean_square += (sums[4 + c] / n) * (sums[4 + c] / n);
+  for (int64_t c = 0; c < state_.width(); ++c) mean_square += (sums[4 + c] / n) * (sums[4 + c] / n);
   m.fvu = m.mse / (sums[3] / n - mean_square);
   m.dead = static_cast<int64_t>(latents[kDeadLatents]);
   m.threshold_mean = latents[kMeanThreshold];
   m.threshold_min = latents[kLowestThreshold];
   m.threshold_max = latents[kHighestThreshold];
   m.lambda = control_.wait<float>()[kLambda];
+  if (m.sparse_rows > 0) m.entries /= static_cast<double>(m.sparse_rows);
   return m;
 }
 
-void fold(Context& ctx, const SaeParameters& folded, const SaeParameters& p, double C) {
-  copy(ctx, folded.W_enc, p.W_enc);
-  copy(ctx, folded.W_dec, p.W_dec);
-  copy(ctx, folded.b_enc, p.b_enc);
-  copy(ctx, folded.b_dec, p.b_dec);
-  copy(ctx, folded.threshold, p.threshold);
+void fold(Context& ctx, const SaeParameters& folded, const SaeState& s, double C) {
+  save_transposed(ctx, folded.W_enc, s.p().W_enc);
+  copy(ctx, folded.W_dec, s.p().W_dec);
+  copy(ctx, folded.b_enc, s.p().b_enc);
+  copy(ctx, folded.b_dec, s.b_dec);
+  copy(ctx, folded.threshold, s.p().threshold);
   ctx.synchronize();
-  const int64_t d = p.width(), latents = p.latents();
+  const int64_t d = s.width(), latents = s.latent_count();
   float *W = folded.W_enc.data<float>(), *b = folded.b_enc.data<float>(), *b_dec = folded.b_dec.data<float>(),
         *theta = folded.threshold.data<float>();
   std::vector<double> shift(latents);

@@ -4,8 +4,10 @@
 
 #include "kernels/graph.h"
 #include "kernels/transfer.h"
-#include "sae/dense_step.h"
 #include "sae/recipe.h"
+#include "sae/sae_parameters.h"
+#include "sae/sae_state.h"
+#include "sae/step_workspace.h"
 
 namespace gsae {
 
@@ -20,23 +22,31 @@ struct StepMetrics {
   int64_t dead = 0;  // latents that have not fired for `dead_window` rows
   double threshold_mean = 0, threshold_min = 0, threshold_max = 0;
   double lr = 0, lambda = 0;
+  int64_t sparse_rows = 0;  // of rows: those of exactly sparse steps
+  double entries = 0;       // mean over those: active latents and those in theta's window
 };
 
-// One SAE's training: state, workspace, schedules.
+// Which kind of step is taken: the one that the number of entries makes the faster, or always one of them.
+// A sparse step whose entries do not fit the lists is dense all the same.
+enum class StepKind { kAuto, kDense, kSparse };
+
+// One SAE's training: state, schedules, and a view of the workspace that it shares with the other SAEs of a run.
 class SaeTrainer {
  public:
-  SaeTrainer(Arena& arena, const Recipe& recipe, int64_t tile, int64_t width, int64_t latents, DType precision);
+  SaeTrainer(Arena& state, Arena& workspace, const Recipe& recipe, const StepSizes& sizes, int64_t width,
+             int64_t latents, DType precision, StepKind kind = StepKind::kAuto);
 
   const Recipe& recipe() const { return recipe_; }
   SaeState& state() { return state_; }
-  DenseWorkspace& workspace() { return workspace_; }
+  StepWorkspace& workspace() { return workspace_; }
 
-  // A new start, from the rows in workspace().x; or from given parameters.
+  // A new start, from the rows in workspace().x; or from given parameters, in the host's memory.
   void start(Context& ctx);
   void start(Context& ctx, const SaeParameters& given);
 
   // One step on the rows that workspace().x holds.
   void step(Context& ctx, int64_t step);
+  bool sparse() const { return sparse_; }  // the next step is meant to be
 
   // The metrics of the steps since they were last asked for: asked for, and, when they have come (on a GPU a little
   // later: training goes on meanwhile), taken. One at a time.
@@ -51,21 +61,29 @@ class SaeTrainer {
 
  private:
   void start_control(Context& ctx);
+  void send_schedules(Context& ctx, int64_t step);
+  void dense(Context& ctx);
+  bool try_sparse(Context& ctx);
+  void review(Context& ctx, int64_t step);
 
   Recipe recipe_;
+  StepSizes sizes_;
+  StepKind kind_;
   SaeState state_;
-  DenseWorkspace workspace_;
-  Graph graph_;
-  Upload rates_, scale_;
-  Readback log_, control_;
-  bool prepared_ = false;  // the four above
-  StepMetrics requested_;  // what the host knew when it asked; rows 0: nothing was asked for
-  int64_t rows_since_read_ = 0;
+  StepWorkspace workspace_;
+  Graph dense_graph_, find_graph_, sparse_graph_;
+  Upload rates_, scale_, clock_;
+  Readback log_, control_, count_, step_l0_;
+  bool prepared_ = false;  // those above
+  bool sparse_ = false;
+  bool reviewing_ = false;  // step_l0_ was asked for
+  StepMetrics requested_;   // what the host knew when it asked; rows 0: nothing was asked for
+  StepMetrics since_;       // likewise, of the steps since
   int64_t last_step_ = 0;
 };
 
-// The SAE for raw activations, without a pre-encoder bias, in `folded` (host memory):
+// The SAE for raw activations, without a pre-encoder bias, in `folded` (host memory), W_enc as files have it:
 //   W_enc, W_dec as they are, b_enc' = C (b_enc - b_dec W_enc), b_dec' = C b_dec, theta' = C theta.
-void fold(Context& ctx, const SaeParameters& folded, const SaeParameters& trained, double C);
+void fold(Context& ctx, const SaeParameters& folded, const SaeState& trained, double C);
 
 }  // namespace gsae

@@ -1,12 +1,14 @@
 #pragma once
 
 #include "kernels/context.h"
-#include "sae/dense_step.h"
 #include "sae/recipe.h"
+#include "sae/sae_parameters.h"
+#include "sae/sae_state.h"
+#include "sae/step_workspace.h"
 
 namespace gsae {
 
-// Where training starts. Both leave W_dec with unit rows, W_enc = W_dec^T (times a factor), b_enc = 0, and the bf16
+// Where training starts. Both leave W_dec with unit rows, W_enc = W_dec (times a factor), b_enc = 0, and the bf16
 // copies in step; second moments and counters are zero.
 //
 // As in Gemma Scope: He-uniform decoder rows scaled to unit norm, theta = recipe.threshold, no biases.
@@ -15,10 +17,12 @@ namespace gsae {
 // mean of x, one theta for all latents that leaves recipe.start_l0 of them active, and W_enc and theta scaled by the
 // least-squares factor that makes x_hat match x. The tied unit-norm start reconstructs with a gain of about F / (2 d),
 // so its first losses are hundreds of times too large and sit in Adam's second moment for a thousand steps; this
-// one starts at a loss below that of the mean.
-void start_training(Context& ctx, SaeState& s, DenseWorkspace& w, const Recipe& recipe);
+// one starts at a loss below that of the mean. Of a wide SAE theta comes from some of its latents: their rows are
+// random, and as good as all.
+void start_training(Context& ctx, SaeState& s, StepWorkspace& w, const Recipe& recipe);
 
-// Copies given parameters (f32, normalised units) into the state; shapes must agree.
+// Copies given parameters (f32, normalised units, in the host's memory, W_enc as files have it) into the state; shapes
+// must agree.
 void start_from(Context& ctx, SaeState& s, const SaeParameters& given);
 
 // The bf16 copies, from the f32 weights.

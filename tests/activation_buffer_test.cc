@@ -9,6 +9,7 @@ namespace gsae::test {
 namespace {
 
 constexpr int64_t kWidth = 3;
+const std::vector<int64_t> kWidths{kWidth};
 
 struct OneBuffer {
   Context ctx;
@@ -19,10 +20,10 @@ struct OneBuffer {
             uint64_t seed = 1)
       : ctx(on) {
     Arena plan;
-    ActivationBuffer(plan, slots, kWidth, dtype, chunk, batch, seed, shuffle);
+    ActivationBuffer(plan, slots, kWidths, dtype, chunk, batch, seed, shuffle);
     memory = Buffer(ctx.device(), plan.used());
     Arena arena(memory);
-    buffer = std::make_unique<ActivationBuffer>(arena, slots, kWidth, dtype, chunk, batch, seed, shuffle);
+    buffer = std::make_unique<ActivationBuffer>(arena, slots, kWidths, dtype, chunk, batch, seed, shuffle);
   }
 
   // Rows (first, -first, 1/4), (first + 1, ...), of which `keep` says which stay.
@@ -31,15 +32,16 @@ struct OneBuffer {
     std::vector<float> rows;
     for (int64_t r = 0; r < n; ++r) rows.insert(rows.end(), {float(first + r), -float(first + r), 0.25f});
     buffer->expect(ctx, keep);
-    buffer->write(ctx, Guarded(ctx, dtype, {n, kWidth}, rows));
+    buffer->write(ctx, 0, Guarded(ctx, dtype, {n, kWidth}, rows));
   }
   void write(int64_t first, int64_t n) { write(first, std::vector<uint8_t>(n, 1)); }
 
   // The numbers of the next n rows, each seen to be whole and divided by C.
   std::vector<int64_t> read(int64_t n, double C, bool leave = true) {
     Guarded x(ctx, DType::kF32, {n, kWidth});
-    if (leave) buffer->draw(ctx, x, C);
-    else buffer->sample(ctx, x, C);
+    if (leave) buffer->draw(ctx, n);
+    else buffer->sample(ctx, n);
+    buffer->gather(ctx, 0, x, C);
     const auto values = x.read();
     std::vector<int64_t> numbers;
     for (int64_t r = 0; r < n; ++r) {
@@ -83,8 +85,8 @@ TEST_P(ActivationBufferTest, RowsArriveInPieces) {
   f.buffer->expect(f.ctx, {1, 0, 1, 1, 1, 0});
   Guarded first(f.ctx, DType::kF32, {2, kWidth}, {1, -1, 0.25, 2, -2, 0.25});
   Guarded second(f.ctx, DType::kF32, {4, kWidth}, {3, -3, 0.25, 4, -4, 0.25, 5, -5, 0.25, 6, -6, 0.25});
-  f.buffer->write(f.ctx, first);
-  f.buffer->write(f.ctx, second, 2);
+  f.buffer->write(f.ctx, 0, first);
+  f.buffer->write(f.ctx, 0, second, 2);
   EXPECT_EQ(f.read(4, 1), (std::vector<int64_t>{1, 3, 4, 5}));
   EXPECT_EQ(f.buffer->held(), 0);
 }
@@ -124,8 +126,8 @@ TEST_P(ActivationBufferTest, CalibrationIsTheRootMeanSquareNorm) {
     std::fill(keep.begin() + 1, keep.begin() + 21, 1);
     f.write(0, keep);
     Guarded x(f.ctx, DType::kF32, {8, kWidth});  // in batches of 8, 8 and 4
-    EXPECT_NEAR(f.buffer->calibrate(f.ctx, 1000, x), std::sqrt(2 * 21 * 41 / 6.0 + 0.0625), 1e-12);
-    EXPECT_NEAR(f.buffer->calibrate(f.ctx, 11, x), std::sqrt(2 * 12 * 23 / 6.0 + 0.0625), 1e-12);
+    EXPECT_NEAR(f.buffer->calibrate(f.ctx, 0, 1000, x), std::sqrt(2 * 21 * 41 / 6.0 + 0.0625), 1e-12);
+    EXPECT_NEAR(f.buffer->calibrate(f.ctx, 0, 11, x), std::sqrt(2 * 12 * 23 / 6.0 + 0.0625), 1e-12);
     EXPECT_EQ(f.buffer->held(), 20);
   }
 }
@@ -133,15 +135,58 @@ TEST_P(ActivationBufferTest, CalibrationIsTheRootMeanSquareNorm) {
 TEST_P(ActivationBufferTest, CalibrationNeedsFiniteRows) {
   OneBuffer f(ctx, 40, DType::kF32, 2, 8, true);
   Guarded x(f.ctx, DType::kF32, {8, kWidth});
-  EXPECT_THROW(f.buffer->calibrate(f.ctx, 10, x), Error);  // empty
+  EXPECT_THROW(f.buffer->calibrate(f.ctx, 0, 10, x), Error);  // empty
   f.buffer->expect(f.ctx, {1});
-  f.buffer->write(f.ctx, Guarded(f.ctx, DType::kF32, {1, kWidth}, {0, 0, 0}));
-  EXPECT_THROW(f.buffer->calibrate(f.ctx, 10, x), Error);  // nothing to scale
+  f.buffer->write(f.ctx, 0, Guarded(f.ctx, DType::kF32, {1, kWidth}, {0, 0, 0}));
+  EXPECT_THROW(f.buffer->calibrate(f.ctx, 0, 10, x), Error);  // nothing to scale
   for (const float bad : {std::nanf(""), HUGE_VALF}) {
     OneBuffer g(ctx, 40, DType::kF32, 2, 8, true);
     g.buffer->expect(g.ctx, {1, 1});
-    g.buffer->write(g.ctx, Guarded(g.ctx, DType::kF32, {2, kWidth}, {1, 1, 1, 1, bad, 1}));
-    EXPECT_THROW(g.buffer->calibrate(g.ctx, 10, x), Error);
+    g.buffer->write(g.ctx, 0, Guarded(g.ctx, DType::kF32, {2, kWidth}, {1, 1, 1, 1, bad, 1}));
+    EXPECT_THROW(g.buffer->calibrate(g.ctx, 0, 10, x), Error);
+  }
+}
+
+// Places of other widths share the order: what one place gives does not depend on the others, and rows of the same
+// token come out together.
+TEST_P(ActivationBufferTest, PlacesShareTheOrder) {
+  const std::vector<int64_t> widths{kWidth, 5, kWidth};
+  OneBuffer alone(ctx, 40, DType::kBF16, 20, 8, true);
+  Arena plan;
+  ActivationBuffer(plan, 40, widths, DType::kBF16, 20, 8, 1, true);
+  const Buffer memory(ctx.device(), plan.used());
+  Arena arena(memory);
+  ActivationBuffer shared(arena, 40, widths, DType::kBF16, 20, 8, 1, true);
+  ASSERT_EQ(shared.places(), 3);
+  const auto keep = [](int64_t r) { return uint8_t{r % 7 != 0}; };
+  for (int64_t first = 0; first < 120; first += 20) {
+    while (!shared.has_room()) {
+      const auto numbers = alone.read(8, 1);
+      shared.draw(ctx, 8);
+      for (int64_t place = 0; place < 3; ++place) {
+        const int64_t d = widths[place];
+        Guarded x(ctx, DType::kF32, {8, d});
+        shared.gather(ctx, place, x, 1);
+        const auto values = x.read();
+        for (int64_t r = 0; r < 8; ++r)
+          for (int64_t c = 0; c < d; ++c)
+            ASSERT_EQ(values[r * d + c], place == 0 && c == 1   ? -float(numbers[r])
+                                         : place == 0 && c == 2 ? 0.25f
+                                                                : float(numbers[r]))
+                << place << " " << r << " " << c;
+      }
+    }
+    std::vector<uint8_t> kept;
+    for (int64_t r = 0; r < 20; ++r) kept.push_back(keep(first + r));
+    alone.write(first, kept);
+    shared.expect(ctx, kept);
+    for (int64_t place = 0; place < 3; ++place) {
+      std::vector<float> rows;
+      for (int64_t r = 0; r < 20; ++r)
+        for (int64_t c = 0; c < widths[place]; ++c)
+          rows.push_back(place == 0 && c == 1 ? -float(first + r) : place == 0 && c == 2 ? 0.25f : float(first + r));
+      shared.write(ctx, place, Guarded(ctx, DType::kF32, {20, widths[place]}, rows));
+    }
   }
 }
 

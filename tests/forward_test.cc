@@ -230,6 +230,49 @@ TEST_P(Forward, StopsAfterTheLastHookWithTheSameBits) {
   }
 }
 
+// From the residual stream of an earlier pass alone: nothing else of it is left. A pass that was cut short, with an
+// edit behind the cut, is the whole pass with that edit.
+TEST_P(Forward, FromALayerOnTheSameBits) {
+  const Golden golden(golden_name());
+  for (const DType compute : {DType::kF32, DType::kBF16}) {
+    Engine all(device(), golden.dir, compute, golden.B(), golden.T()),
+        e(device(), golden.dir, compute, golden.B(), golden.T());
+    run_all(all, golden);
+    const Tensor x = e.acts.part(golden.B(), golden.T()).x;
+    const Tensor tokens = e.on_device<int32_t>(e.tokens_memory, {golden.B(), golden.T()});
+    const Tensor nll = e.on_device<float>(e.nll_memory, {golden.B(), golden.T()});
+    upload(e.ctx, tokens, std::vector(golden.tokens.data<int32_t>(), golden.tokens.data<int32_t>() + tokens.size()));
+    const int64_t layers = e.gemma.config().layers;
+    for (int64_t first = 0; first < layers; ++first) {
+      e.forget();
+      e.got.clear();
+      put(e.ctx, x, all.got.at(fmt::format("pre.{}", first)));
+      std::vector<Hook> hooks;
+      for (int64_t layer = first; layer < layers; ++layer)
+        for (const Site site : kSites) hooks.push_back(e.keep(site, layer));
+      e.gemma.forward_from(e.ctx, first, e.acts, tokens, hooks);
+      e.ctx.synchronize();
+      EXPECT_EQ(e.got.size(), size_t(6 * (layers - first)));
+      for (const auto& [key, values] : e.got) EXPECT_EQ(values, all.got.at(key)) << key << " from layer " << first;
+
+      for (const Site site : {Site::kPre, Site::kAtt, Site::kMlp, Site::kRes}) {
+        const Hook half{site, first, true, [](Context& ctx, Tensor rows) {
+                          std::vector<float> values = read(ctx, rows);
+                          for (float& v : values) v *= 0.5f;
+                          put(ctx, rows, values);
+                        }};
+        put(e.ctx, x, all.got.at(fmt::format("pre.{}", first)));
+        e.gemma.forward_from(e.ctx, first, e.acts, tokens, {&half, 1}, nll);
+        e.ctx.synchronize();
+        EXPECT_EQ(download<float>(e.ctx, nll), all.losses(golden.tokens, {&half, 1})) << name(site) << " " << first;
+      }
+    }
+    const Hook before = e.keep(Site::kRes, 0);
+    EXPECT_THROW(e.gemma.forward_from(e.ctx, 1, e.acts, tokens, {&before, 1}), Error);
+    EXPECT_THROW(e.gemma.forward_from(e.ctx, layers, e.acts, tokens, {}, nll), Error);
+  }
+}
+
 // Editing without a change goes another way through the layer (copies in bf16, no fusion).
 TEST_P(Forward, AnEditThatChangesNothingGivesTheSameBits) {
   const Golden golden(golden_name());

@@ -88,8 +88,9 @@ struct Fixture : TrainerFixture {
     trainer->step(ctx, s);
   }
 
-  void expect(const Tensor& tensor, const std::string& name) {
-    const std::vector<float> want = to_f32(golden.expected.get(name)), got = values(ctx, tensor);
+  void expect(const Tensor& tensor, const std::string& name) { expect(values(ctx, tensor), name); }
+  void expect(const std::vector<float>& got, const std::string& name) {
+    const std::vector<float> want = to_f32(golden.expected.get(name));
     ASSERT_EQ(got.size(), want.size()) << name;
     double largest = 0, worst = 0;
     for (size_t i = 0; i < want.size(); ++i) {
@@ -111,7 +112,8 @@ struct SaeGolden : testing::TestWithParam<std::tuple<const char*, Device>> {
 TEST_P(SaeGolden, GradientsOfTheFirstStep) {
   Fixture f(Context(device()), golden(), 7);
   f.step(0);
-  const SaeParameters& g = f.trainer->workspace().grad;
+  const StepWorkspace& w = f.trainer->workspace();
+  const HostParameters g(f.ctx, w.dense.grad, w.grad_b_dec);
   f.expect(g.W_enc, "grad0/W_enc");
   f.expect(g.W_dec, "grad0/W_dec");
   f.expect(g.b_enc, "grad0/b_enc");
@@ -131,14 +133,14 @@ TEST_P(SaeGolden, HundredSteps) {
     EXPECT_NEAR(m.mse, mse[s], kTolerance * mse[s]) << "step " << s;
     EXPECT_NEAR(m.l0, l0[s], kTolerance * l0[s]) << "step " << s;
   }
-  const SaeParameters& p = f.trainer->state().p;
+  const HostParameters p(f.ctx, f.trainer->state());
   f.expect(p.W_enc, "trained/W_enc");
   f.expect(p.W_dec, "trained/W_dec");
   f.expect(p.b_enc, "trained/b_enc");
   f.expect(p.b_dec, "trained/b_dec");
   f.expect(p.threshold, "trained/threshold");
 
-  fold(f.ctx, f.host, p, f.golden.config["input_scale"]);
+  fold(f.ctx, f.host, f.trainer->state(), f.golden.config["input_scale"]);
   f.expect(f.host.W_enc, "folded/W_enc");
   f.expect(f.host.W_dec, "folded/W_dec");
   f.expect(f.host.b_enc, "folded/b_enc");
@@ -158,8 +160,8 @@ TEST_P(SaeGolden, GraphsAreTheSameBits) {
       const StepMetrics m = f.trainer->read_metrics(f.ctx, 1);
       metrics.insert(metrics.end(), {m.loss, m.mse, m.penalty, m.l0, m.fvu, double(m.dead), m.threshold_mean});
     }
-    return std::tuple(metrics, HostParameters(f.ctx, f.trainer->state().p),
-                      HostParameters(f.ctx, f.trainer->state().second_moment));
+    const SaeState& s = f.trainer->state();
+    return std::tuple(metrics, HostParameters(f.ctx, s), HostParameters(f.ctx, s.latents.v, s.b_dec_moment));
   };
   const auto replayed = train(true);
   EXPECT_TRUE(train(false) == replayed);

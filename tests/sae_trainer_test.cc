@@ -60,8 +60,8 @@ struct Training : TrainerFixture {
       trainer->step(ctx, s);
     }
   }
-  const SaeParameters& p() { return trainer->state().p; }
-  HostParameters parameters() { return {ctx, p()}; }
+  const LatentTensors& p() { return trainer->state().p(); }
+  HostParameters parameters() { return {ctx, trainer->state()}; }
 };
 
 struct SaeTrainerTest : OnDevice {};
@@ -207,7 +207,7 @@ TEST_P(SaeTrainerTest, FoldedItTakesRawActivations) {
   const Buffer memory(Device::kCpu, plan.used());
   Arena arena(memory);
   const SaeParameters folded(arena, kWidth, kLatents);
-  fold(t.ctx, folded, t.p(), C);
+  fold(t.ctx, folded, t.trainer->state(), C);
   EXPECT_EQ(values(ctx, folded.W_enc), p.W_enc);
   EXPECT_EQ(values(ctx, folded.W_dec), p.W_dec);
 

@@ -29,7 +29,7 @@ struct Started : TrainerFixture {
     start_training(ctx, trainer->state(), trainer->workspace(), r);
   }
   const SaeState& state() { return trainer->state(); }
-  HostParameters parameters() { return {ctx, trainer->state().p}; }
+  HostParameters parameters() { return {ctx, trainer->state()}; }
 };
 
 struct Start : OnDevice {};
@@ -79,9 +79,9 @@ TEST_P(Start, CountersAndMomentsAreZero) {
   for (const auto start : {Recipe::Start::kRandom, Recipe::Start::kData}) {
     Started s(ctx, recipe(start));
     const SaeState& t = s.state();
-    for (const Tensor& zero : {t.second_moment.W_enc, t.second_moment.W_dec, t.second_moment.b_enc,
-                               t.second_moment.b_dec, t.second_moment.threshold, t.fired, t.idle, t.fired_total,
-                               t.sum_error, t.sum_l0, t.sum_penalty, t.sum_x, t.sum_x2, t.p.b_enc})
+    const LatentTensors& v = t.latents.v;
+    for (const Tensor& zero : {v.W_enc, v.W_dec, v.b_enc, v.threshold, t.b_dec_moment, t.latents.stamp, t.fired, t.idle,
+                               t.fired_total, t.sum_error, t.sum_l0, t.sum_penalty, t.sum_x, t.sum_x2, t.p().b_enc})
       expect_all_zero(ctx, zero);
   }
 }
@@ -163,15 +163,15 @@ TEST_P(Start, ConstantData) {
   TrainerFixture f(ctx, r, kBatch, kWidth, kLatents, DType::kF32);
   f.feed(std::vector<float>(kBatch * kWidth, 0.25f));
   start_training(f.ctx, f.trainer->state(), f.trainer->workspace(), r);
-  for (const Tensor& t : {f.trainer->state().p.W_enc, f.trainer->state().p.threshold})
+  for (const Tensor& t : {f.trainer->state().p().W_enc, f.trainer->state().p().threshold})
     for (const float v : values(ctx, t)) ASSERT_TRUE(std::isfinite(v));
 }
 
 TEST_P(Start, Bf16CopiesAreInStep) {
   for (const auto start : {Recipe::Start::kRandom, Recipe::Start::kData}) {
     Started s(ctx, recipe(start), DType::kBF16);
-    for (const auto& [narrow, wide] :
-         {std::pair{s.state().W_enc16, s.state().p.W_enc}, {s.state().W_dec16, s.state().p.W_dec}}) {
+    for (const auto& [narrow, wide] : {std::pair{s.state().latents.W_enc16, s.state().p().W_enc},
+                                       {s.state().latents.W_dec16, s.state().p().W_dec}}) {
       const auto copies = download<BF16>(ctx, narrow);
       const auto weights = values(ctx, wide);
       for (size_t i = 0; i < weights.size(); ++i) ASSERT_EQ(copies[i].bits, to_bf16(weights[i]).bits) << i;
@@ -179,35 +179,51 @@ TEST_P(Start, Bf16CopiesAreInStep) {
   }
 }
 
-// From the host's memory, as the command reads them, which may go at once; and from the device's own.
+// From the host's memory, as the command reads them, which may go at once.
 TEST_P(Start, FromGivenParameters) {
-  Started source(ctx, recipe(Recipe::Start::kData));
-  const HostParameters want = source.parameters();
-  const auto expect_started = [&](const TrainerFixture& f) {
-    const SaeState& s = f.trainer->state();
-    EXPECT_TRUE(HostParameters(ctx, s.p) == want);
-    for (const Tensor& zero : {s.second_moment.W_enc, s.second_moment.threshold, s.idle, s.fired_total, s.sum_error})
-      expect_all_zero(ctx, zero);
-    EXPECT_EQ(download<BF16>(ctx, s.W_enc16)[5].bits, to_bf16(want.W_enc[5]).bits);
-  };
-  const Recipe r = recipe(Recipe::Start::kRandom);
-  TrainerFixture device(ctx, r, kBatch, kWidth, kLatents, DType::kBF16);
-  start_from(ctx, device.trainer->state(), source.state().p);
-  expect_started(device);
+  const HostParameters want = Started(ctx, recipe(Recipe::Start::kData)).parameters();
+  HostParameters given = want;
+  SaeParameters p;
+  p.W_enc = view(given.W_enc.data(), {kWidth, kLatents}), p.W_dec = view(given.W_dec.data(), {kLatents, kWidth});
+  p.b_enc = view(given.b_enc.data(), {kLatents}), p.b_dec = view(given.b_dec.data(), {kWidth});
+  p.threshold = view(given.threshold.data(), {kLatents});
 
-  TrainerFixture host(ctx, r, kBatch, kWidth, kLatents, DType::kBF16);
-  {
-    HostParameters given = want;
-    SaeParameters p;
-    p.W_enc = view(given.W_enc.data(), {kWidth, kLatents}), p.W_dec = view(given.W_dec.data(), {kLatents, kWidth});
-    p.b_enc = view(given.b_enc.data(), {kLatents}), p.b_dec = view(given.b_dec.data(), {kWidth});
-    p.threshold = view(given.threshold.data(), {kLatents});
-    start_from(ctx, host.trainer->state(), p);
-  }
-  expect_started(host);
+  const Recipe r = recipe(Recipe::Start::kRandom);
+  TrainerFixture f(ctx, r, kBatch, kWidth, kLatents, DType::kBF16);
+  start_from(f.ctx, f.trainer->state(), p);
+  for (std::vector<float>* gone : {&given.W_enc, &given.W_dec, &given.b_dec})
+    std::fill(gone->begin(), gone->end(), 9.f);
+  const SaeState& s = f.trainer->state();
+  EXPECT_TRUE(HostParameters(ctx, s) == want);
+  for (const Tensor& zero : {s.latents.v.W_enc, s.latents.v.threshold, s.latents.stamp, s.idle, s.sum_error})
+    expect_all_zero(ctx, zero);
+  EXPECT_EQ(download<BF16>(ctx, s.latents.W_enc16)[5].bits, to_bf16(values(ctx, s.p().W_enc)[5]).bits);
 
   TrainerFixture other(ctx, r, kBatch, kWidth, kLatents + 1, DType::kF32);
-  EXPECT_THROW(start_from(other.ctx, other.trainer->state(), source.state().p), Error);
+  EXPECT_THROW(start_from(other.ctx, other.trainer->state(), p), Error);
+}
+
+// Latents in tiles, as a wide SAE has them: theta is the quantile of some latents' z, which are as random as the
+// others', and the factor that of all.
+TEST_P(Start, FromDataByTileOfLatents) {
+  const Recipe r = recipe(Recipe::Start::kData);
+  Started whole(ctx, r);
+  StepSizes sizes = tiles_of(kBatch, kBatch, kWidth, kLatents);
+  sizes.latents = 64;
+  TrainerFixture f(ctx, r, sizes, kWidth, kLatents, DType::kF32, StepKind::kDense);
+  f.feed(whole.x);
+  start_training(f.ctx, f.trainer->state(), f.trainer->workspace(), r);
+  const HostParameters got(ctx, f.trainer->state()), all = whole.parameters();
+  EXPECT_EQ(got.W_dec, all.W_dec);
+  const Reference now(whole.x, got);
+  EXPECT_NEAR(mean(now.l0), 6, 2);  // 64 of 203 correlated latents: a sample
+  double dot = 0, explained = 0;
+  for (size_t i = 0; i < whole.x.size(); ++i) {
+    const double hat = now.x_hat[i] - got.b_dec[i % kWidth];
+    dot += hat * (whole.x[i] - now.x_hat[i]), explained += hat * hat;
+  }
+  // theta is one of the z: whether that one is active is up to rounding, and it weighs as much as theta and an error
+  EXPECT_NEAR(dot, 0, 1e-4 * explained + got.threshold[0]);
 }
 
 // The host prepares it but for one product and one sum, which round otherwise: theta is a quantile of z, and the factor

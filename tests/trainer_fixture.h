@@ -75,19 +75,31 @@ inline Buffer nan_memory(Context& ctx, size_t bytes) {
   return memory;
 }
 
+// Sizes of a step in tiles of so many rows; otherwise as a run on the CPU has them.
+inline StepSizes tiles_of(int64_t rows, int64_t batch, int64_t width, int64_t latents) {
+  StepSizes s = step_sizes(Device::kCpu, batch, width, latents);
+  s.rows = std::min(rows, batch);
+  return s;
+}
+
 // A trainer on memory of its own, on the context's device.
 struct TrainerFixture {
   Context ctx;
-  Buffer memory;
+  Buffer state_memory, workspace_memory;
   std::unique_ptr<SaeTrainer> trainer;
 
-  TrainerFixture(const Context& on, const Recipe& recipe, int64_t tile, int64_t width, int64_t latents, DType precision)
+  TrainerFixture(const Context& on, const Recipe& recipe, int64_t tile, int64_t width, int64_t latents, DType precision,
+                 StepKind kind = StepKind::kDense)
+      : TrainerFixture(on, recipe, tiles_of(tile, recipe.batch, width, latents), width, latents, precision, kind) {}
+  TrainerFixture(const Context& on, const Recipe& recipe, const StepSizes& sizes, int64_t width, int64_t latents,
+                 DType precision, StepKind kind)
       : ctx(on) {
-    Arena plan;
-    SaeTrainer(plan, recipe, tile, width, latents, precision);
-    memory = nan_memory(ctx, plan.used());
-    Arena arena(memory);
-    trainer = std::make_unique<SaeTrainer>(arena, recipe, tile, width, latents, precision);
+    Arena state_plan, workspace_plan;
+    SaeTrainer(state_plan, workspace_plan, recipe, sizes, width, latents, precision);
+    state_memory = nan_memory(ctx, state_plan.used());
+    workspace_memory = nan_memory(ctx, workspace_plan.used());
+    Arena state(state_memory), workspace(workspace_memory);
+    trainer = std::make_unique<SaeTrainer>(state, workspace, recipe, sizes, width, latents, precision, kind);
   }
 
   void feed(const std::vector<float>& rows) { upload(ctx, trainer->workspace().x, rows); }
@@ -95,19 +107,28 @@ struct TrainerFixture {
 
 inline std::vector<float> values(Context& ctx, Tensor t) { return download<float>(ctx, t); }
 
-// The parameters of an SAE, on the host.
+// in (rows, columns), transposed
+inline std::vector<float> transposed(const std::vector<float>& in, int64_t rows, int64_t columns) {
+  std::vector<float> out(in.size());
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) out[c * rows + r] = in[r * columns + c];
+  return out;
+}
+
+// The parameters of an SAE, on the host, W_enc (d, F) as files have it; or what else there is of each of them.
 struct HostParameters {
   int64_t d, latents;
   std::vector<float> W_enc, W_dec, b_enc, b_dec, threshold;
 
-  HostParameters(Context& ctx, const SaeParameters& p)
+  HostParameters(Context& ctx, const LatentTensors& p, Tensor of_b_dec)
       : d(p.width()),
         latents(p.latents()),
-        W_enc(values(ctx, p.W_enc)),
+        W_enc(transposed(values(ctx, p.W_enc), latents, d)),
         W_dec(values(ctx, p.W_dec)),
         b_enc(values(ctx, p.b_enc)),
-        b_dec(values(ctx, p.b_dec)),
+        b_dec(values(ctx, of_b_dec)),
         threshold(values(ctx, p.threshold)) {}
+  HostParameters(Context& ctx, const SaeState& s) : HostParameters(ctx, s.p(), s.b_dec) {}
   bool operator==(const HostParameters&) const = default;
 };
 

@@ -18,7 +18,7 @@
 #include "kernels/range.h"
 #include "kernels/stopwatch.h"
 #include "sae/activation_buffer.h"
-#include "sae/sae_trainer.h"
+#include "sae/sae_suite.h"
 #include "tools/bench_options.h"
 #include "tools/bench_report.h"
 #include "tools/console.h"
@@ -87,13 +87,12 @@ class Bench {
   MemoryPlan memory_plan_;
 
   std::unique_ptr<Gemma2> model_;
-  Buffer source_memory_, buffer_memory_, trainer_memory_;
+  Buffer source_memory_, buffer_memory_, suite_memory_;
   std::unique_ptr<ModelSource> source_;
   std::unique_ptr<ActivationBuffer> buffer_;
-  std::unique_ptr<SaeTrainer> trainer_;
+  std::unique_ptr<SaeSuite> suite_;
   uint64_t passes_ = 0;
   int64_t steps_ = 0;
-  double C_ = 1;
   bool asked_ = false;  // for metrics, which have not come yet
   double l0_sum_ = 0;
   int64_t l0_rows_ = 0;
@@ -112,23 +111,19 @@ Bench::Bench(Context& ctx, const BenchPlan& plan, const CommonOptions& common)
 
   progress_.show("making random weights");
   model_ = std::make_unique<Gemma2>(ctx_, plan_.config, plan_.dtype, common_.seed);
-  source_ =
-      allocate<ModelSource>(ctx_.device(), source_memory_, *model_, plan_.context, contexts_, plan_.site, plan_.layer);
+  source_ = allocate<ModelSource>(ctx_.device(), source_memory_, *model_, plan_.context, contexts_,
+                                  std::vector<Place>{{plan_.site, plan_.layer}});
   source_->open([this](int64_t sequences) {
     return random_tokens(plan_.config, sequences, plan_.context, common_.seed, passes_++);
   });
-  const int64_t d = source_->width();
+  const std::vector<int64_t> widths = source_->widths();
+  const int64_t d = widths[0];
   const SuiteSizes s = sizes(d);
   const Recipe recipe = frozen_recipe(plan_, d, common_.seed);
-  buffer_ = allocate<ActivationBuffer>(ctx_.device(), buffer_memory_, sae_plan_.rows, d, s.precision, s.chunk, s.batch,
-                                       recipe.seed, true);
-  trainer_ = allocate<SaeTrainer>(ctx_.device(), trainer_memory_, recipe, tile_rows(ctx_.device(), plan_.width), d,
-                                  plan_.width, s.precision);
-  // A long run fills it all; this one may not, and the CPU gives memory to pages that are written only.
-  if (ctx_.device() == Device::kCpu) {
-    std::byte* bytes = buffer_memory_.data();
-    std::fill(bytes, bytes + buffer_memory_.size(), std::byte{0});
-  }
+  buffer_ = allocate<ActivationBuffer>(ctx_.device(), buffer_memory_, sae_plan_.rows, widths, s.precision, s.chunk,
+                                       s.batch, recipe.seed, true);
+  const std::vector<SaeSuite::Member> members{{recipe, 0, plan_.width}};
+  suite_ = allocate<SaeSuite>(ctx_.device(), suite_memory_, ctx_.device(), widths, members, s.precision);
 }
 
 SuiteSizes Bench::sizes(int64_t d) const {
@@ -148,7 +143,8 @@ MemoryPlan Bench::plan_memory() {
   plan.add_host("process", process_bytes());
   plan.add("model weights", static_cast<int64_t>(shape.weights().owned_bytes),
            fmt::format("random, {}, {} layers", name(plan_.dtype), plan_.config.layers));
-  plan.add("model activations", measure<ModelSource>(shape, plan_.context, contexts_, plan_.site, plan_.layer),
+  plan.add("model activations",
+           measure<ModelSource>(shape, plan_.context, contexts_, std::vector<Place>{{plan_.site, plan_.layer}}),
            fmt::format("{} contexts of {}", contexts_, plan_.context));
   sae_plan_ = plan_suite(ctx_.device(), plan, sizes(shape.site_width(plan_.site)));
   return plan;
@@ -161,24 +157,26 @@ void Bench::fill() {
          pass_rows_);
 }
 
+// On the rows that the buffer has chosen last.
 void Bench::step() {
-  trainer_->step(ctx_, steps_++);
+  suite_->step(ctx_, *buffer_, steps_++);
   constexpr int64_t kLogEvery = 10, kDeadWindow = 10'000'000;  // as train does
-  if (trainer_->metrics_ready()) take_metrics();
+  SaeTrainer& trainer = suite_->trainer(0);
+  if (trainer.metrics_ready()) take_metrics();
   if (steps_ % kLogEvery != 0) return;
   if (asked_) take_metrics();
-  asked_ = trainer_->request_metrics(ctx_, kDeadWindow);
+  asked_ = trainer.request_metrics(ctx_, kDeadWindow);
 }
 
 void Bench::take_metrics() {
-  const StepMetrics m = trainer_->take_metrics();
+  const StepMetrics m = suite_->trainer(0).take_metrics();
   l0_sum_ += m.l0 * double(m.rows), l0_rows_ += m.rows;
   asked_ = false;
 }
 
 // Makes room for a pass.
 void Bench::drain() {
-  while (!buffer_->has_room()) buffer_->draw(ctx_, trainer_->workspace().x, C_);
+  while (!buffer_->has_room()) buffer_->draw(ctx_, plan_.batch);
 }
 
 // As train begins: enough rows for a step, and their scale.
@@ -187,15 +185,15 @@ void Bench::first_fill() {
     fill();
     if (progress_.due()) progress_.show(fmt::format("warming up: {} of {} activations", buffer_->held(), plan_.batch));
   }
-  C_ = buffer_->calibrate(ctx_, 1 << 17, trainer_->workspace().x);
+  suite_->calibrate(ctx_, *buffer_, 1 << 17);
 }
 
 // From data, once there is a good deal of it: the rows of one context of random tokens resemble each other, and a start
 // from a few contexts finds too low a threshold for all others.
 void Bench::start() {
   progress_.show("starting the SAE");
-  buffer_->sample(ctx_, trainer_->workspace().x, C_);
-  trainer_->start(ctx_);
+  buffer_->sample(ctx_, plan_.batch);
+  suite_->start(ctx_, *buffer_);
 }
 
 // Until it runs as it will run from then on: on a GPU three times (op by op, recorded, replayed), on the CPU twice, or
@@ -245,7 +243,7 @@ BenchResult::Interval Bench::time_sae(double step_seconds) {
   Stopwatch watch;
   for (int64_t i = 0; i < r.steps; ++i) {
     watch.start(ctx_);
-    buffer_->sample(ctx_, trainer_->workspace().x, C_);
+    buffer_->sample(ctx_, plan_.batch);
     step();
     watch.stop(ctx_);
     if (progress_.due()) progress_.show(fmt::format("SAE: step {} of {}", i + 1, r.steps));
@@ -272,7 +270,7 @@ BenchResult::Interval Bench::time_whole(double pass_seconds, double step_seconds
       fill();
       arrived += pass_rows_, ++r.passes;
     }
-    buffer_->draw(ctx_, trainer_->workspace().x, C_);
+    buffer_->draw(ctx_, plan_.batch);
     step();
     if (progress_.due()) progress_.show(fmt::format("whole: step {} of {}", i + 1, r.steps));
   }
@@ -289,19 +287,19 @@ BenchResult Bench::run() {
   r.forward = time_forward(pass_seconds);
   start();
   const double step_seconds = warm_up("SAE", [this] {
-    buffer_->sample(ctx_, trainer_->workspace().x, C_);
+    buffer_->sample(ctx_, plan_.batch);
     step();
   });
   r.sae = time_sae(step_seconds);
   r.whole = time_whole(r.forward.seconds / double(r.forward.passes), r.sae.seconds / double(r.sae.steps));
   if (asked_) take_metrics();
-  if (trainer_->request_metrics(ctx_, 1)) take_metrics();
+  if (suite_->trainer(0).request_metrics(ctx_, 1)) take_metrics();
   progress_.clear();
   r.used = ctx_.device() == Device::kCpu ? peak_resident_memory() : memory_plan_.available() - available_memory(ctx_);
   r.planned = memory_plan_.total();
   r.l0 = l0_sum_ / double(l0_rows_);
   if (!std::isfinite(r.l0)) throw Error("the activations of the random model are not finite: try --dtype f32");
-  r.d = source_->width();
+  r.d = source_->widths()[0];
   r.contexts = contexts_;
   r.pass_rows = pass_rows_;
   r.flops_per_token = source_->flops_per_row();

@@ -1,6 +1,7 @@
 #include "tools/config_file.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <set>
@@ -42,6 +43,8 @@ void read_config_file(CLI::App& command, const std::string& path) {
         throw UsageError(fmt::format("{}: {} must be true or false", path, item.name));
       if (item.inputs[0] == "false") continue;
       option->add_result(option->get_flag_value(item.name, "true"));
+    } else if (option->get_expected_max() == 1) {
+      option->add_result(fmt::format("{}", fmt::join(item.inputs, ",")));  // width = ["16k", "65k"]
     } else {
       option->add_result(item.inputs);
     }

@@ -70,15 +70,7 @@ TokenStreamOptions DataOptions::stream(const std::string& dir, const GemmaConfig
 
 namespace {
 
-std::vector<std::string_view> split(std::string_view text) {
-  std::vector<std::string_view> parts;
-  while (true) {
-    const size_t comma = text.find(',');
-    parts.push_back(text.substr(0, comma));
-    if (comma == text.npos) return parts;
-    text.remove_prefix(comma + 1);
-  }
-}
+constexpr int64_t kMostLayers = 4096;  // of any model: a range that goes on forever is a slip of the hand
 
 bool parse_integer(std::string_view text, int64_t& value) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -89,27 +81,41 @@ template <class T> void append_once(std::vector<T>& list, T value) {
   if (std::find(list.begin(), list.end(), value) == list.end()) list.push_back(value);
 }
 
-}  // namespace
-
-std::vector<int64_t> parse_layers(const std::string& text, const GemmaConfig& config) {
+// Empty: the text is none.
+std::vector<int64_t> layers_of(const std::string& text) {
   std::vector<int64_t> layers;
-  for (const std::string_view part : split(text)) {
+  for (const std::string& element : split_list(text)) {
+    const std::string_view part = element;
     const size_t dash = part.find('-', 1);
     int64_t first = 0, last = 0;
     const bool valid = parse_integer(part.substr(0, dash), first) &&
                        parse_integer(dash == part.npos ? part : part.substr(dash + 1), last) && 0 <= first &&
-                       first <= last && last < config.layers;
-    if (!valid)
-      throw UsageError(fmt::format("--layer {}: must be layers of this model, 0 to {}, such as {} or 0-{}", text,
-                                   config.layers - 1, config.layers / 2, config.layers - 1));
+                       first <= last && last < kMostLayers;
+    if (!valid) return {};
     for (int64_t l = first; l <= last; ++l) append_once(layers, l);
   }
   return layers;
 }
 
+}  // namespace
+
+std::vector<int64_t> parse_layers(const std::string& text) {
+  std::vector<int64_t> layers = layers_of(text);
+  if (layers.empty()) throw UsageError(fmt::format("--layer {}: must be layers, such as 20, 0-25 or 3,7,10-12", text));
+  return layers;
+}
+
+std::vector<int64_t> parse_layers(const std::string& text, const GemmaConfig& config) {
+  std::vector<int64_t> layers = layers_of(text);
+  if (layers.empty() || *std::max_element(layers.begin(), layers.end()) >= config.layers)
+    throw UsageError(fmt::format("--layer {}: must be layers of this model, 0 to {}, such as {} or 0-{}", text,
+                                 config.layers - 1, config.layers / 2, config.layers - 1));
+  return layers;
+}
+
 std::vector<Site> parse_sites(const std::string& text) {
   std::vector<Site> sites;
-  for (const std::string_view part : split(text)) {
+  for (const std::string& part : split_list(text)) {
     try {
       append_once(sites, parse_site(part));
     } catch (const Error& e) {

@@ -34,7 +34,8 @@ struct DataOptions {
 };
 
 // "20", "0-25", "0-5,20" and "res,mlp": in the order given, each once. A UsageError lists what can be
-// asked for.
+// asked for. Without a config: layers of any model.
+std::vector<int64_t> parse_layers(const std::string& text);
 std::vector<int64_t> parse_layers(const std::string& text, const GemmaConfig& config);
 std::vector<Site> parse_sites(const std::string& text);
 

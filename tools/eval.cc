@@ -8,6 +8,7 @@
 #include "sae/sae_file.h"
 #include "tools/data_options.h"
 #include "tools/evaluate.h"
+#include "tools/memory_plan.h"
 
 namespace gsae {
 
@@ -17,50 +18,47 @@ struct EvalOptions {
   CommonOptions common;
   DataOptions data;
   std::vector<std::string> saes;
-  std::string site, layer, split = "heldout", contexts = "2048", json;
+  std::string site, layer, split = "heldout", contexts = "2048", loss_contexts, json;
   bool no_losses = false;
   bool force = false;
 };
 
-struct NamedTarget {
-  LoadedSae sae;
-  EvaluationTarget target;
-  std::string name;
-};
-
 // Where the SAE reads: what the command line says goes before what its file says.
-NamedTarget locate(LoadedSae sae, const EvalOptions& o, const Gemma2& model) {
-  const std::string path = sae.path;
+EvaluationTarget locate(const SaeFile& sae, const EvalOptions& o, const Gemma2& model) {
   if (o.layer.empty() && sae.location.layer < 0)
-    throw UsageError(fmt::format("{}: its file does not say which layer it reads; give --layer", path));
+    throw UsageError(fmt::format("{}: its file does not say which layer it reads; give --layer", sae.path));
   if (o.site.empty() && sae.location.site.empty())
-    throw UsageError(fmt::format("{}: its file does not say which site it reads; give --site", path));
+    throw UsageError(fmt::format("{}: its file does not say which site it reads; give --site", sae.path));
   const auto layers = parse_layers(o.layer.empty() ? std::to_string(sae.location.layer) : o.layer, model.config());
   const auto sites = parse_sites(o.site.empty() ? sae.location.site : o.site);
   if (layers.size() != 1 || sites.size() != 1)
     throw UsageError("--layer and --site: an SAE reads one layer and one site");
-  EvaluationTarget target{sae.params, sites[0], layers[0]};
-  if (target.params.width() != model.site_width(target.site))
-    throw Error(fmt::format("{}: reads activations of width {}, but site {} of {} has width {}{}", path,
-                            target.params.width(), name(target.site), o.data.model, model.site_width(target.site),
+  if (sae.width != model.site_width(sites[0]))
+    throw Error(fmt::format("{}: reads activations of width {}, but site {} of {} has width {}{}", sae.path, sae.width,
+                            name(sites[0]), o.data.model, model.site_width(sites[0]),
                             sae.location.model.empty() ? "" : "; it was trained on " + sae.location.model));
-  std::string label = fmt::format("{}.{} {}", name(target.site), target.layer, format_width(target.params.latents()));
-  return {std::move(sae), target, std::move(label)};
+  return {.name = sae.name.empty() ? fmt::format("{}.{} {}", name(sites[0]), layers[0], format_width(sae.latents))
+                                   : sae.name,
+          .site = sites[0],
+          .layer = layers[0],
+          .width = sae.width,
+          .latents = sae.latents,
+          .l0 = sae.l0,
+          .load = [sae] { return load_sae(sae); }};
 }
 
 // Rows of one forward pass: enough to keep the products busy, few enough to stay in the cache.
 constexpr int64_t kRowsOfAPass = 2048;
 
 void write_json(const EvalOptions& o, const std::vector<std::string>& files, const Evaluation& e,
-                const std::vector<NamedTarget>& targets) {
+                const std::vector<SaeFile>& saes, const std::vector<EvaluationTarget>& targets) {
   nlohmann::ordered_json j{{"version", GSAE_VERSION}, {"model", o.data.model}, {"dtype", o.data.dtype},
                            {"data", files},           {"split", o.split},      {"eval_fraction", o.data.eval_fraction},
                            {"seed", o.common.seed}};
   j.update(to_json(e));
   j["saes"] = nlohmann::ordered_json::array();
   for (size_t i = 0; i < targets.size(); ++i) {
-    nlohmann::ordered_json s{
-        {"path", targets[i].sae.path}, {"site", name(targets[i].target.site)}, {"layer", targets[i].target.layer}};
+    nlohmann::ordered_json s{{"path", saes[i].path}, {"site", name(targets[i].site)}, {"layer", targets[i].layer}};
     s.update(to_json(e, i));
     j["saes"].push_back(std::move(s));
   }
@@ -72,20 +70,19 @@ void run_eval(const EvalOptions& o) {
   const int64_t contexts = parse_count(o.contexts);
   if (o.saes.empty() && o.no_losses) throw UsageError("--no-losses without --sae leaves nothing to measure");
   if (contexts < 1) throw UsageError(fmt::format("--contexts {}: must be at least 1", o.contexts));
+  int64_t loss_contexts = o.no_losses ? 0 : contexts;
+  if (!o.loss_contexts.empty()) loss_contexts = parse_whole("--loss-contexts", o.loss_contexts, 1, contexts);
   if (!o.json.empty() && !o.force && std::filesystem::exists(o.json))
     throw Error(fmt::format("{} exists already; give another --json, or --force to replace it", o.json));
   Progress progress(o.common.quiet);
   const std::string dir = find_model(o.data.model);
   const Gemma2 model(ctx, dir, o.data.compute());
 
-  std::vector<NamedTarget> named;
+  std::vector<SaeFile> saes;
   for (const std::string& path : o.saes)
-    for (LoadedSae& sae : load_saes(path)) {
-      move_to_device(ctx, sae);
-      named.push_back(locate(std::move(sae), o, model));
-    }
+    for (const SaeFile& sae : list_saes(path)) saes.push_back(sae);
   std::vector<EvaluationTarget> targets;
-  for (const NamedTarget& n : named) targets.push_back(n.target);
+  for (const SaeFile& sae : saes) targets.push_back(locate(sae, o, model));
 
   TokenStreamOptions s = o.data.stream(dir, model.config(), o.common);
   s.split = o.split == "all" ? TokenStreamOptions::Split::kAll : TokenStreamOptions::Split::kHeldOut;
@@ -103,17 +100,18 @@ void run_eval(const EvalOptions& o) {
   Arena arena(memory);
   auto [activations, evaluation_memory] = lay_out(arena);
 
-  const EvaluationOptions options{.contexts = contexts, .losses = !o.no_losses};
+  const EvaluationOptions options{.contexts = contexts,
+                                  .loss_contexts = loss_contexts,
+                                  // what is read while others are there takes room too
+                                  .bytes = static_cast<int64_t>(0.75 * double(available_memory(ctx)))};
   const Evaluation e = evaluate(ctx, model, activations, evaluation_memory, stream, targets, options, progress);
   if (e.contexts < contexts)
     progress.note(
         fmt::format("the data hold {} contexts of the {} asked for; all of them were used", e.contexts, contexts));
   if (const auto done = stream.statistics(); done.skipped > 0)
     progress.note(fmt::format("skipped {} malformed documents, the first {}", done.skipped, done.first_skipped));
-  std::vector<std::string> names;
-  for (const NamedTarget& n : named) names.push_back(n.name);
-  fmt::print("{}", evaluation_table(e, names));
-  if (!o.json.empty()) write_json(o, s.files, e, named);
+  fmt::print("{}", evaluation_table(e, targets));
+  if (!o.json.empty()) write_json(o, s.files, e, saes, targets);
 }
 
 }  // namespace
@@ -131,7 +129,10 @@ void add_eval(CLI::App& app) {
   command->add_option("--split", o->split, "heldout: what training with the same --eval-fraction leaves out; or all")
       ->check(CLI::IsMember({"heldout", "all"}))
       ->capture_default_str();
-  command->add_flag("--no-losses", o->no_losses, "reconstruction only: one forward pass, however many SAEs");
+  CLI::Option* no_losses =
+      command->add_flag("--no-losses", o->no_losses, "reconstruction only: one forward pass, however many SAEs");
+  command->add_option("--loss-contexts", o->loss_contexts, "of those, how many the LM losses are measured on (all)")
+      ->excludes(no_losses);
   command->add_option("--json", o->json, "write the results to this file");
   command->add_flag("--force", o->force, "replace the --json file if it exists");
   o->common.add(*command);

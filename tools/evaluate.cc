@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
+#include <utility>
 
 #include "kernels/checkf.h"
 #include "kernels/rows.h"
+#include "tools/lay_out.h"
 
 namespace gsae {
 
@@ -23,30 +26,70 @@ struct LossSums {
   RatioSum spliced, delta, delta_zero, delta_mean, recovered_zero, recovered_mean;
 };
 
-int64_t widest(const Gemma2& model, std::span<const EvaluationTarget> targets) {
+int64_t widest(std::span<const EvaluationTarget> targets) {
   int64_t width = 1;
-  for (const EvaluationTarget& t : targets) width = std::max(width, model.site_width(t.site));
+  for (const EvaluationTarget& t : targets) width = std::max(width, t.width);
   return width;
 }
 
 int64_t most_latents(std::span<const EvaluationTarget> targets) {
   int64_t latents = 1;
-  for (const EvaluationTarget& t : targets) latents = std::max(latents, t.params.latents());
+  for (const EvaluationTarget& t : targets) latents = std::max(latents, t.latents);
   return latents;
+}
+
+// The contexts of an evaluation, which each group of SAEs goes through.
+struct Contexts {
+  int64_t count = 0, length = 0;
+  std::vector<int32_t> tokens;  // (count, length)
+
+  TokenBatch batch(int64_t first, int64_t n) const {
+    const auto begin = tokens.begin() + first * length;
+    return {n, length, std::vector<int32_t>(begin, begin + n * length)};
+  }
+};
+
+Contexts read_contexts(TokenStream& stream, int64_t wanted, int64_t at_a_time) {
+  Contexts all;
+  while (all.count < wanted) {
+    const TokenBatch batch = stream.next(std::min(at_a_time, wanted - all.count));
+    if (batch.sequences == 0) break;
+    all.count += batch.sequences, all.length = batch.context;
+    all.tokens.insert(all.tokens.end(), batch.tokens.begin(), batch.tokens.end());
+  }
+  return all;
+}
+
+// Behind the last target of the group that begins at `first`.
+size_t end_of_group(std::span<const EvaluationTarget> targets, size_t first, int64_t bytes) {
+  int64_t sum = 0;
+  size_t end = first;
+  for (; end < targets.size(); ++end) {
+    sum += measure<SaeParameters>(targets[end].width, targets[end].latents);
+    if (sum > bytes && end > first) break;
+  }
+  return end;
 }
 
 class Evaluator {
  public:
   Evaluator(Context& ctx, const Gemma2& model, Gemma2::Activations& a, EvaluationMemory& memory,
-            std::span<const EvaluationTarget> targets, const EvaluationOptions& options)
-      : ctx_(ctx), model_(model), a_(a), memory_(memory), targets_(targets), options_(options) {
+            std::span<const EvaluationTarget> targets)
+      : ctx_(ctx), model_(model), a_(a), memory_(memory), targets_(targets) {
     for (const EvaluationTarget& t : targets_) {
-      CHECKF(model_.site_width(t.site) == t.params.width(),
-             "evaluate: an SAE of width {} at site {}, which has width {} in this model", t.params.width(),
-             name(t.site), model_.site_width(t.site));
+      CHECKF(model_.site_width(t.site) == t.width,
+             "evaluate: an SAE of width {} at site {}, which has width {} in this model", t.width, name(t.site),
+             model_.site_width(t.site));
       place_of_.push_back(find_place(t));
+      loaded_.push_back(t.load());
+      move_to_device(ctx_, loaded_.back());
     }
     losses_.resize(targets_.size());
+    by_layer_.resize(places_.size());
+    std::iota(by_layer_.begin(), by_layer_.end(), size_t{0});
+    std::sort(by_layer_.begin(), by_layer_.end(), [&](size_t x, size_t y) {
+      return std::pair(places_[x].layer, places_[x].site) < std::pair(places_[y].layer, places_[y].site);
+    });
   }
 
   // The first contexts, twice: their mean is needed before anything can be ablated by it.
@@ -62,28 +105,46 @@ class Evaluator {
   void finish_means() {
     for (Place& p : places_) p.mean_value = p.mean.mean();
     for (size_t i = 0; i < targets_.size(); ++i)
-      saes_.emplace_back(targets_[i].params, places_[place_of_[i]].mean_value);
+      saes_.emplace_back(loaded_[i].params, places_[place_of_[i]].mean_value);
   }
 
-  void add(const TokenBatch& batch) {
+  // What the SAEs do to the rows, without losses: one pass for all of them.
+  void add_metrics(const TokenBatch& batch) {
     load(batch);
     contexts_ += batch.sequences;
-    if (!options_.losses) return add_metrics_only();
-    const std::vector<double> clean = run({});
-    for (Place& p : places_) {
-      p.zero = run(ablate(p, 0));
-      p.ablated_mean = run(ablate(p, 1));
+    std::vector<Hook> hooks;
+    for (size_t i = 0; i < targets_.size(); ++i) hooks.push_back(hook(i, false));
+    if (!hooks.empty()) forward(hooks, {});
+  }
+
+  // The same, and the losses. What lies below a layer is the same whatever is done to its sites: the passes of its SAEs
+  // start from the residual stream there, which the pass to the next of the layers moves on.
+  void add_with_losses(const TokenBatch& batch) {
+    load(batch);
+    contexts_ += batch.sequences, loss_contexts_ += batch.sequences;
+    std::vector<Hook> keep;
+    if (!places_.empty()) keep.push_back(keep_residual(places_[by_layer_[0]].layer));
+    const std::vector<double> clean = run(keep);
+    for (size_t k = 0; k < by_layer_.size(); ++k) {
+      Place& p = places_[by_layer_[k]];
+      if (const int64_t from = places_[by_layer_[k > 0 ? k - 1 : 0]].layer; from < p.layer) {
+        const Hook next = keep_residual(p.layer);
+        forward_from(from, {&next, 1}, {});
+      }
+      p.zero = run_from(ablate(p, 0));
+      p.ablated_mean = run_from(ablate(p, 1));
+      for (size_t i = 0; i < targets_.size(); ++i)
+        if (place_of_[i] == by_layer_[k]) add_losses(i, clean, run_from(hook(i, true)));
     }
-    for (size_t i = 0; i < targets_.size(); ++i) add_losses(i, clean, run(splice(i)));
     for (int64_t c = 0; c < batch.sequences; ++c)
       if (predicted_[c] > 0) clean_.add(clean[c], double(predicted_[c]));
     for (const int64_t count : predicted_) all_predicted_ += count;
   }
 
-  Evaluation result(int64_t context) const {
-    Evaluation e{.losses = options_.losses,
-                 .contexts = contexts_,
-                 .context = context,
+  Evaluation result() const {
+    Evaluation e{.contexts = contexts_,
+                 .context = length_,
+                 .loss_contexts = loss_contexts_,
                  .predicted = all_predicted_,
                  .lm_loss = clean_.result(),
                  .saes = {}};
@@ -104,7 +165,7 @@ class Evaluator {
   size_t find_place(const EvaluationTarget& t) {
     for (size_t i = 0; i < places_.size(); ++i)
       if (places_[i].site == t.site && places_[i].layer == t.layer) return i;
-    places_.push_back({t.site, t.layer, SiteMean(t.params.width()), {}, {}, {}});
+    places_.push_back({t.site, t.layer, SiteMean(t.width), {}, {}, {}});
     return places_.size() - 1;
   }
 
@@ -134,10 +195,33 @@ class Evaluator {
 
   void forward(std::span<const Hook> hooks, Tensor nll) { model_.forward(ctx_, a_, tokens_, hooks, nll); }
 
-  // The summed loss of each context of the batch, with these hooks.
+  // The same from the residual stream that was kept before this layer.
+  void forward_from(int64_t layer, std::span<const Hook> hooks, Tensor nll) {
+    const int64_t n = sequences_ * length_;
+    copy(ctx_, a_.x.rows(0, n), memory_.residual.rows(0, n));
+    model_.forward_from(ctx_, layer, a_, tokens_, hooks, nll);
+  }
+
+  Hook keep_residual(int64_t layer) {
+    return {.site = Site::kPre, .layer = layer, .edits = false, .call = [this](Context& ctx, Tensor rows) {
+              copy(ctx, memory_.residual.rows(0, rows.dim[0]), rows);
+            }};
+  }
+
+  Tensor nll() const { return memory_.nll.rows(0, sequences_ * length_).reshape({sequences_, length_}); }
+
+  // The summed loss of each context of the batch, with these hooks; and with an edit, from its layer on.
   std::vector<double> run(const std::vector<Hook>& hooks) {
-    const Tensor nll = memory_.nll.rows(0, sequences_ * length_).reshape({sequences_, length_});
-    forward(hooks, nll);
+    forward(hooks, nll());
+    return sum_losses();
+  }
+  std::vector<double> run_from(const Hook& edit) {
+    forward_from(edit.layer, {&edit, 1}, nll());
+    return sum_losses();
+  }
+
+  std::vector<double> sum_losses() {
+    const Tensor nll = this->nll();
     std::vector<float> host(static_cast<size_t>(nll.size()));
     copy(ctx_, view(host.data(), {sequences_, length_}), nll);
     ctx_.synchronize();
@@ -150,23 +234,22 @@ class Evaluator {
   }
 
   // Replaces the counted rows by scale * mean.
-  std::vector<Hook> ablate(const Place& p, float scale) {
-    return {{.site = p.site, .layer = p.layer, .edits = true, .call = [this, &p, scale](Context& ctx, Tensor rows) {
-               const int64_t n = index_.dim[0], d = rows.dim[1];
-               if (n == 0) return;
-               EvaluationWorkspace& w = memory_.workspace;
-               const Tensor x = shaped(w.x, n, d), mean = shaped(w.centre, 1, d), zeros = w.zeros.rows(0, n);
-               const std::vector<int32_t> zero(static_cast<size_t>(n));
-               copy(ctx, mean, view(const_cast<float*>(p.mean_value.data()), {1, d}));
-               copy(ctx, zeros, view(const_cast<int32_t*>(zero.data()), {n}));
-               gather_rows(ctx, x, mean, zeros, scale);
-               scatter_rows(ctx, rows, x, index_);
-               ctx.synchronize();  // the host's memory goes
-             }}};
+  Hook ablate(const Place& p, float scale) {
+    return {.site = p.site, .layer = p.layer, .edits = true, .call = [this, &p, scale](Context& ctx, Tensor rows) {
+              const int64_t n = index_.dim[0], d = rows.dim[1];
+              if (n == 0) return;
+              EvaluationWorkspace& w = memory_.workspace;
+              const Tensor x = shaped(w.x, n, d), mean = shaped(w.centre, 1, d), zeros = w.zeros.rows(0, n);
+              const std::vector<int32_t> zero(static_cast<size_t>(n));
+              copy(ctx, mean, view(const_cast<float*>(p.mean_value.data()), {1, d}));
+              copy(ctx, zeros, view(const_cast<int32_t*>(zero.data()), {n}));
+              gather_rows(ctx, x, mean, zeros, scale);
+              scatter_rows(ctx, rows, x, index_);
+              ctx.synchronize();  // the host's memory goes
+            }};
   }
 
-  std::vector<Hook> splice(size_t i) { return {hook(i, true)}; }
-
+  // Measures an SAE; and, if it edits, splices it in.
   Hook hook(size_t i, bool edits) {
     return {.site = targets_[i].site,
             .layer = targets_[i].layer,
@@ -174,12 +257,6 @@ class Evaluator {
             .call = [this, i, edits](Context& ctx, Tensor rows) {
               saes_[i].add(ctx, rows, {index_, context_of_, sequences_}, memory_.workspace, edits);
             }};
-  }
-
-  void add_metrics_only() {
-    std::vector<Hook> hooks;
-    for (size_t i = 0; i < targets_.size(); ++i) hooks.push_back(hook(i, false));
-    if (!hooks.empty()) forward(hooks, {});
   }
 
   void add_losses(size_t i, const std::vector<double>& clean, const std::vector<double>& spliced) {
@@ -202,14 +279,15 @@ class Evaluator {
   Gemma2::Activations& a_;
   EvaluationMemory& memory_;
   std::span<const EvaluationTarget> targets_;
-  EvaluationOptions options_;
 
+  std::vector<LoadedSae> loaded_;
   std::vector<Place> places_;
+  std::vector<size_t> by_layer_;  // of the places
   std::vector<size_t> place_of_;  // of each target
   std::vector<SaeEvaluation> saes_;
   std::vector<LossSums> losses_;
   RatioSum clean_;
-  int64_t contexts_ = 0, all_predicted_ = 0;
+  int64_t contexts_ = 0, loss_contexts_ = 0, all_predicted_ = 0;
 
   // Of the batch at hand.
   int64_t sequences_ = 0, length_ = 0;
@@ -222,50 +300,47 @@ class Evaluator {
 
 EvaluationMemory::EvaluationMemory(Arena& arena, const Gemma2& model, int64_t B, int64_t T,
                                    std::span<const EvaluationTarget> targets)
-    : workspace(arena, B * T, widest(model, targets), most_latents(targets)),
+    : workspace(arena, B * T, widest(targets), most_latents(targets)),
       tokens(arena.take("tokens", DType::kI32, {B * T})),
-      nll(arena.take("loss of each token", DType::kF32, {B * T})) {}
+      nll(arena.take("loss of each token", DType::kF32, {B * T})),
+      residual(arena.take("residual stream before a layer", DType::kF32, {B * T, model.config().width})) {}
 
 Evaluation evaluate(Context& ctx, const Gemma2& model, Gemma2::Activations& a, EvaluationMemory& memory,
                     TokenStream& stream, std::span<const EvaluationTarget> targets, const EvaluationOptions& options,
                     Progress& progress) {
-  Evaluator evaluator(ctx, model, a, memory, targets, options);
-  int64_t taken = 0, context = 0;
-  const auto next = [&] {
-    TokenBatch batch = stream.next(std::min(a.B, options.contexts - taken));
-    taken += batch.sequences;
-    if (batch.sequences > 0) context = batch.context;
-    return batch;
-  };
-  const auto say = [&](int64_t done) {
-    if (progress.due()) progress.show(fmt::format("evaluating: context {} of {}", done, options.contexts));
-  };
-
-  std::vector<TokenBatch> first;
-  while (!targets.empty() && taken < std::min(kMeanContexts, options.contexts)) {
-    first.push_back(next());
-    if (first.back().sequences == 0) break;
-    evaluator.add_to_means(first.back());
-  }
-  evaluator.finish_means();
-  int64_t done = 0;
-  for (const TokenBatch& batch : first) {
-    if (batch.sequences == 0) break;
-    evaluator.add(batch);
-    say(done += batch.sequences);
-  }
-  while (taken < options.contexts) {
-    const TokenBatch batch = next();
-    if (batch.sequences == 0) break;
-    evaluator.add(batch);
-    say(done += batch.sequences);
-  }
-  progress.clear();
-  if (taken == 0)
+  const Contexts all = read_contexts(stream, options.contexts, a.B);
+  if (all.count == 0)
     throw Error(
         "the data hold no whole context to evaluate on: give more text, a shorter --context, a larger "
         "--eval-fraction, or --split all if nothing of it was trained on");
-  return evaluator.result(context);
+  Evaluation e;
+  size_t first = 0;
+  do {  // once without targets: the model itself
+    const size_t end = end_of_group(targets, first, options.bytes);
+    const auto group = targets.subspan(first, end - first);
+    Evaluator evaluator(ctx, model, a, memory, group);
+    const int64_t sampled = group.empty() ? 0 : std::min(kMeanContexts, all.count);
+    for (int64_t done = 0; done < sampled; done += a.B)
+      evaluator.add_to_means(all.batch(done, std::min(a.B, all.count - done)));
+    evaluator.finish_means();
+    for (int64_t done = 0, n = 0; done < all.count; done += n) {
+      const bool losses = done < options.loss_contexts;  // of a whole batch
+      n = std::min(a.B, (losses ? std::min(all.count, options.loss_contexts) : all.count) - done);
+      if (losses) evaluator.add_with_losses(all.batch(done, n));
+      else evaluator.add_metrics(all.batch(done, n));
+      if (progress.due())
+        progress.show(fmt::format("evaluating: context {} of {}{}", done + n, all.count,
+                                  group.size() == targets.size()
+                                      ? ""
+                                      : fmt::format(", SAEs {} to {} of {}", first + 1, end, targets.size())));
+    }
+    Evaluation part = evaluator.result();
+    part.saes.insert(part.saes.begin(), std::make_move_iterator(e.saes.begin()), std::make_move_iterator(e.saes.end()));
+    e = std::move(part);
+    first = end;
+  } while (first < targets.size());
+  progress.clear();
+  return e;
 }
 
 }  // namespace gsae

@@ -1,6 +1,9 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <tuple>
 
 #include "tools/evaluate.h"
 
@@ -21,8 +24,12 @@ std::string with_error(const Estimate& e) {
   return fmt::format("{:.{}f} ± {:.{}f}", e.value, decimals, e.error, decimals);
 }
 
-// fmt counts "±" as one column; so does this.
+// fmt counts "±" as one column; so does the other.
 std::string pad(const std::string& text, size_t columns) { return fmt::format("{:>{}}", text, columns); }
+size_t columns_in(const std::string& text) {
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+}
 
 }  // namespace
 
@@ -31,8 +38,8 @@ nlohmann::ordered_json to_json(const Estimate& e) {
 }
 
 nlohmann::ordered_json to_json(const Evaluation& e) {
-  nlohmann::ordered_json j{{"contexts", e.contexts}, {"context", e.context}};
-  if (e.losses) j["predicted_tokens"] = e.predicted, j["lm_loss"] = to_json(e.lm_loss);
+  nlohmann::ordered_json j{{"contexts", e.contexts}, {"context", e.context}, {"loss_contexts", e.loss_contexts}};
+  if (e.has_losses()) j["predicted_tokens"] = e.predicted, j["lm_loss"] = to_json(e.lm_loss);
   return j;
 }
 
@@ -49,7 +56,7 @@ nlohmann::ordered_json to_json(const Evaluation& e, size_t target) {
                            {"norm_ratio", to_json(m.norm_ratio)},
                            {"dead", double(m.dead()) / double(m.latents())},
                            {"dead_latents", m.dead()}};
-  if (e.losses) {
+  if (e.has_losses()) {
     j["spliced_loss"] = to_json(loss.spliced);
     j["delta_loss"] = to_json(loss.delta);
     j["delta_loss_zero_ablation"] = to_json(loss.delta_zero);
@@ -63,55 +70,106 @@ nlohmann::ordered_json to_json(const Evaluation& e, size_t target) {
   return j;
 }
 
-std::string evaluation_table(const Evaluation& e, std::span<const std::string> names) {
-  struct Row {
-    const char *name, *formula;
-    std::vector<std::string> cells;
-  };
-  std::vector<Row> rows;
-  const auto add = [&](const char* name, const char* formula, auto&& cell) {
-    Row row{name, formula, {}};
-    for (const Evaluation::Sae& sae : e.saes) row.cells.push_back(cell(sae));
-    rows.push_back(std::move(row));
-  };
-  using Sae = Evaluation::Sae;
-  add("L0", "mean count of f > 0", [](const Sae& s) { return with_error(s.metrics.l0); });
-  add("FVU", "sum |x_hat - x|^2 / sum |x - mean x|^2", [](const Sae& s) { return with_error(s.metrics.fvu); });
-  add("MSE", "mean |x_hat - x|^2", [](const Sae& s) { return with_error(s.metrics.mse); });
-  add("cosine", "mean x . x_hat / (|x| |x_hat|)", [](const Sae& s) { return with_error(s.metrics.cosine); });
-  add("norm ratio", "mean |x_hat| / |x|", [](const Sae& s) { return with_error(s.metrics.norm_ratio); });
-  add("dead latents", "never fired here", [](const Sae& s) {
-    return fmt::format("{} ({:.2f} %)", s.metrics.dead(),
-                       100.0 * double(s.metrics.dead()) / double(s.metrics.latents()));
-  });
-  if (e.losses) {
-    add("delta loss", "L_spliced - L_clean", [](const Sae& s) { return with_error(s.loss.delta); });
-    add("  of zeros", "L_zero - L_clean", [](const Sae& s) { return with_error(s.loss.delta_zero); });
-    add("  of the mean", "L_mean - L_clean", [](const Sae& s) { return with_error(s.loss.delta_mean); });
-    add("recovered", "(L_zero - L_spliced) / (L_zero - L_clean)",
-        [](const Sae& s) { return with_error(s.loss.recovered_zero); });
-    add("  of the mean", "(L_mean - L_spliced) / (L_mean - L_clean)",
-        [](const Sae& s) { return with_error(s.loss.recovered_mean); });
-  }
+namespace {
 
-  std::string out;
-  if (e.losses) {
-    out += fmt::format("LM loss {} nats per token (perplexity {:.2f}), {} tokens in {} contexts of {}\n",
-                       with_error(e.lm_loss), std::exp(e.lm_loss.value), e.predicted, e.contexts, e.context);
-  }
-  if (e.saes.empty()) return out;
+using Sae = Evaluation::Sae;
+
+struct Figure {
+  const char *name, *formula;
+  std::function<std::string(const Sae&)> cell;
+};
+
+std::string percent(const SaeMetrics& m) {
+  return fmt::format("{:.2f} %", 100.0 * double(m.dead()) / double(m.latents()));
+}
+
+std::vector<Figure> figures(const Evaluation& e) {
+  std::vector<Figure> f{
+      {"L0", "mean count of f > 0", [](const Sae& s) { return with_error(s.metrics.l0); }},
+      {"FVU", "sum |x_hat - x|^2 / sum |x - mean x|^2", [](const Sae& s) { return with_error(s.metrics.fvu); }},
+      {"MSE", "mean |x_hat - x|^2", [](const Sae& s) { return with_error(s.metrics.mse); }},
+      {"cosine", "mean x . x_hat / (|x| |x_hat|)", [](const Sae& s) { return with_error(s.metrics.cosine); }},
+      {"norm ratio", "mean |x_hat| / |x|", [](const Sae& s) { return with_error(s.metrics.norm_ratio); }},
+      {"dead latents", "never fired here",
+       [](const Sae& s) { return fmt::format("{} ({})", s.metrics.dead(), percent(s.metrics)); }}};
+  if (!e.has_losses()) return f;
+  f.push_back({"delta loss", "L_spliced - L_clean", [](const Sae& s) { return with_error(s.loss.delta); }});
+  f.push_back({"  of zeros", "L_zero - L_clean", [](const Sae& s) { return with_error(s.loss.delta_zero); }});
+  f.push_back({"  of the mean", "L_mean - L_clean", [](const Sae& s) { return with_error(s.loss.delta_mean); }});
+  f.push_back({"recovered", "(L_zero - L_spliced) / (L_zero - L_clean)",
+               [](const Sae& s) { return with_error(s.loss.recovered_zero); }});
+  f.push_back({"  of the mean", "(L_mean - L_spliced) / (L_mean - L_clean)",
+               [](const Sae& s) { return with_error(s.loss.recovered_mean); }});
+  return f;
+}
+
+std::string columns_of_saes(const Evaluation& e, std::span<const EvaluationTarget> targets) {
   constexpr size_t kName = 14, kCell = 20;
-  std::vector<size_t> columns;
-  for (size_t i = 0; i < names.size(); ++i) columns.push_back(std::max(kCell, names[i].size()));
-  out += fmt::format("{} tokens without BOS, EOS and padding; ± standard error over contexts\n\n{:<{}}",
-                     e.saes[0].metrics.tokens, "", kName);
-  for (size_t i = 0; i < names.size(); ++i) out += "  " + pad(names[i], columns[i]);
-  for (const Row& row : rows) {
-    out += fmt::format("\n{:<{}}", row.name, kName);
-    for (size_t i = 0; i < row.cells.size(); ++i) out += "  " + pad(row.cells[i], columns[i]);
-    out += fmt::format("   {}", row.formula);
+  std::string out = fmt::format("{:<{}}", "", kName);
+  const auto cell = [&](size_t i, const std::string& text) {
+    return "  " + pad(text, std::max(kCell, targets[i].name.size()));
+  };
+  for (size_t i = 0; i < targets.size(); ++i) out += cell(i, targets[i].name);
+  for (const Figure& figure : figures(e)) {
+    out += fmt::format("\n{:<{}}", figure.name, kName);
+    for (size_t i = 0; i < e.saes.size(); ++i) out += cell(i, figure.cell(e.saes[i]));
+    out += fmt::format("   {}", figure.formula);
   }
   return out + "\n";
+}
+
+// The figures that SAEs are compared by, one SAE a row.
+std::string rows_of_saes(const Evaluation& e, std::span<const EvaluationTarget> targets) {
+  std::vector<Figure> columns{
+      {"L0", "mean count of f > 0", [](const Sae& s) { return with_error(s.metrics.l0); }},
+      {"FVU", "sum |x_hat - x|^2 / sum |x - mean x|^2", [](const Sae& s) { return with_error(s.metrics.fvu); }}};
+  if (e.has_losses()) {
+    columns.push_back({"delta loss", "L_spliced - L_clean", [](const Sae& s) { return with_error(s.loss.delta); }});
+    columns.push_back({"recovered", "(L_zero - L_spliced) / (L_zero - L_clean)",
+                       [](const Sae& s) { return with_error(s.loss.recovered_zero); }});
+  }
+  columns.push_back({"dead", "latents that never fired here", [](const Sae& s) { return percent(s.metrics); }});
+
+  std::vector<size_t> order(targets.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  const auto key = [&](size_t i) {
+    return std::tuple(targets[i].layer, targets[i].site, targets[i].latents, e.saes[i].metrics.l0.value);
+  };
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return key(a) < key(b); });
+
+  std::vector<std::vector<std::string>> lines{{"", "asked L0"}};
+  for (const Figure& column : columns) lines[0].push_back(column.name);
+  for (const size_t i : order) {
+    lines.push_back({targets[i].name, targets[i].l0 > 0 ? fmt::format("{:g}", targets[i].l0) : "-"});
+    for (const Figure& column : columns) lines.back().push_back(column.cell(e.saes[i]));
+  }
+  std::vector<size_t> widths(lines[0].size());
+  for (const auto& line : lines)
+    for (size_t c = 0; c < line.size(); ++c) widths[c] = std::max(widths[c], columns_in(line[c]));
+  std::string out;
+  for (const auto& line : lines) {
+    out += fmt::format("{:<{}}", line[0], widths[0]);
+    for (size_t c = 1; c < line.size(); ++c) out += "  " + pad(line[c], widths[c]);
+    out += "\n";
+  }
+  for (const Figure& column : columns) out += fmt::format("\n{}: {}", column.name, column.formula);
+  return out + "\n";
+}
+
+}  // namespace
+
+std::string evaluation_table(const Evaluation& e, std::span<const EvaluationTarget> targets) {
+  std::string out;
+  if (e.has_losses()) {
+    out += fmt::format("LM loss {} nats per token (perplexity {:.2f}), {} tokens in {} contexts of {}\n",
+                       with_error(e.lm_loss), std::exp(e.lm_loss.value), e.predicted, e.loss_contexts, e.context);
+  }
+  if (e.saes.empty()) return out;
+  out += fmt::format("{} tokens without BOS, EOS and padding{}; ± standard error over contexts\n\n",
+                     e.saes[0].metrics.tokens,
+                     e.has_losses() && e.loss_contexts < e.contexts ? fmt::format(" in {} contexts", e.contexts) : "");
+  constexpr size_t kMostColumns = 4;  // of a terminal's width
+  return out + (e.saes.size() <= kMostColumns ? columns_of_saes(e, targets) : rows_of_saes(e, targets));
 }
 
 }  // namespace gsae

@@ -100,6 +100,16 @@ int64_t parse_whole(const char* option, const std::string& text, int64_t low, in
   return n;
 }
 
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0;;) {
+    const size_t comma = text.find(',', begin);
+    parts.push_back(text.substr(begin, comma - begin));
+    if (comma == text.npos) return parts;
+    begin = comma + 1;
+  }
+}
+
 std::string format_width(int64_t width) {
   if (width > 0 && width % (1 << 20) == 0) return fmt::format("{}m", width >> 20);
   if (width > 0 && width % 1024 == 0) return fmt::format("{}k", width >> 10);

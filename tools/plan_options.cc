@@ -7,6 +7,7 @@
 
 #include "io/hub.h"
 #include "tools/data_options.h"
+#include "tools/suite.h"
 
 namespace gsae {
 
@@ -46,15 +47,6 @@ void PlanOptions::add(CLI::App& command) {
 
 namespace {
 
-std::vector<std::string> split(const std::string& text) {
-  std::vector<std::string> parts(1);
-  for (const char c : text) {
-    if (c == ',') parts.emplace_back();
-    else parts.back() += c;
-  }
-  return parts;
-}
-
 // "790T" -> 7.9e14, in powers of ten.
 double parse_rate(const char* option, const std::string& text) {
   constexpr std::string_view kSuffixes = "kMGTP";
@@ -88,20 +80,22 @@ GemmaConfig config_of(const PlanOptions& o) {
 
 std::vector<SaeShape> suite_of(const PlanOptions& o, const GemmaConfig& config, bool demo) {
   constexpr int64_t kWidest = int64_t{1} << 24;
-  const std::vector<int64_t> layers = parse_layers(o.layer.empty() ? (demo ? "3" : "20") : o.layer, config);
-  std::vector<Site> sites = parse_sites(o.site);
-  std::sort(sites.begin(), sites.end());
+  SuiteLists lists;
+  lists.layers = parse_layers(o.layer.empty() ? (demo ? "3" : "20") : o.layer, config);
+  lists.sites = parse_sites(o.site);
+  for (const std::string& text : split_list(o.width)) {
+    lists.widths.push_back(parse_width(text));
+    if (lists.widths.back() < 1 || lists.widths.back() > kWidest)
+      throw UsageError(fmt::format("--width {}: must be from 1 to {} latents", text, format_width(kWidest)));
+  }
+  const int64_t narrowest = *std::min_element(lists.widths.begin(), lists.widths.end());
+  for (const std::string& text : split_list(o.l0))
+    lists.l0s.push_back(parse_number("--l0", text, 0.1, double(narrowest)));
   std::vector<SaeShape> saes;
-  for (const int64_t layer : layers)
-    for (const Site site : sites)
-      for (const std::string& text : split(o.width))
-        for (const std::string& l0 : split(o.l0)) {
-          const int64_t width = site == Site::kAtt ? config.heads * config.head_width : config.width;
-          const int64_t latents = parse_width(text);
-          if (latents < 1 || latents > kWidest)
-            throw UsageError(fmt::format("--width {}: must be from 1 to {} latents", text, format_width(kWidest)));
-          saes.push_back({{site, layer}, width, latents, parse_number("--l0", l0, 0.1, double(latents))});
-        }
+  for (const SuiteMember& m : make_suite(lists)) {
+    const int64_t width = m.site == Site::kAtt ? config.heads * config.head_width : config.width;
+    saes.push_back({{m.site, m.layer}, width, m.latents, m.l0});
+  }
   return saes;
 }
 

@@ -105,7 +105,7 @@ std::string plan_text(const PlanReport& r) {
                                  places == 1 ? "" : "s", r.run.model, r.machine.title, r.whole.plan.memory.table());
   text += time_text(r);
   if (r.fits()) return text;
-  text += "\nthis does not fit: " + describe(r.ways, r.whole.plan.memory) + "\n";
+  text += "\nthis does not fit: " + describe_ways(r.ways, r.whole.plan.memory) + "\n";
   if (const std::string passes = passes_text(r); !passes.empty()) text += "\n" + passes;
   return text;
 }

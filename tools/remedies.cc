@@ -30,8 +30,7 @@ class Search {
 
   std::optional<Remedy> buffer() const {
     RunChoices c = choices_;
-    int64_t low = now_.contexts * c.context + c.batch, high = now_.suite.rows;
-    c.model_batch = choices_.model_batch;
+    int64_t low = now_.suite.least, high = now_.suite.rows;
     const auto fits = [&](int64_t rows) { return c.buffer = rows, this->fits(c); };
     if (low >= high || !fits(low)) return {};
     const int64_t least = low;
@@ -151,7 +150,7 @@ std::vector<Remedy> cheapest_ways(const RunChoices& choices, const Planner& plan
   return ways;
 }
 
-std::string describe(const std::vector<Remedy>& ways, const MemoryPlan& plan) {
+std::string describe_ways(const std::vector<Remedy>& ways, const MemoryPlan& plan) {
   if (ways.empty())
     return fmt::format("{} are missing, and no option alone saves as much: another model, or a device with more memory",
                        format_bytes(-plan.left()));

@@ -26,6 +26,6 @@ struct Remedy {
 std::vector<Remedy> cheapest_ways(const RunChoices& choices, const Planner& plan, size_t most = 3);
 
 // "the cheapest ways to make it fit: ...", for MemoryPlan::check; how much is missing if there is none.
-std::string describe(const std::vector<Remedy>& ways, const MemoryPlan& plan);
+std::string describe_ways(const std::vector<Remedy>& ways, const MemoryPlan& plan);
 
 }  // namespace gsae

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <optional>
 
@@ -14,11 +13,10 @@
 
 namespace gsae {
 
-ModelSource::ModelSource(Arena& arena, const Gemma2& model, int64_t context, int64_t sequences, Site site,
-                         int64_t layer)
+ModelSource::ModelSource(Arena& arena, const Gemma2& model, int64_t context, int64_t sequences,
+                         const std::vector<Place>& places)
     : model_(model),
-      site_(site),
-      layer_(layer),
+      places_(places),
       activations_(arena, model, sequences, context),
       tokens_(arena.take("tokens", DType::kI32, {sequences, context})) {}
 
@@ -33,7 +31,11 @@ void ModelSource::close() {
   graph_ = {};
 }
 
-int64_t ModelSource::width() const { return model_.site_width(site_); }
+std::vector<int64_t> ModelSource::widths() const {
+  std::vector<int64_t> widths;
+  for (const Place& p : places_) widths.push_back(model_.site_width(p.site));
+  return widths;
+}
 
 bool ModelSource::fill(Context& ctx, ActivationBuffer& buffer) {
   TokenBatch batch = next_(tokens_.dim[0]);
@@ -50,7 +52,10 @@ bool ModelSource::fill(Context& ctx, ActivationBuffer& buffer) {
     keep[i] = token != c.bos && token != c.eos && token != c.pad;
   }
   buffer.expect(ctx, keep);
-  const std::array hooks{Hook{site_, layer_, false, [&](Context& on, Tensor rows) { buffer.write(on, rows); }}};
+  std::vector<Hook> hooks;
+  for (size_t i = 0; i < places_.size(); ++i)
+    hooks.push_back({places_[i].site, places_[i].layer, false,
+                     [&buffer, i](Context& on, Tensor rows) { buffer.write(on, static_cast<int64_t>(i), rows); }});
   // The last batch of the data may be smaller than the one that is recorded.
   if (batch.sequences == tokens_.dim[0]) graph_.run(ctx, [&] { model_.forward(ctx, activations_, tokens, hooks); });
   else model_.forward(ctx, activations_, tokens, hooks);
@@ -58,7 +63,10 @@ bool ModelSource::fill(Context& ctx, ActivationBuffer& buffer) {
 }
 
 double ModelSource::flops_per_row() const {
-  return forward_flops_per_token(model_.config(), tokens_.dim[1], site_, layer_);
+  double flops = 0;  // up to the last place
+  for (const Place& p : places_)
+    flops = std::max(flops, forward_flops_per_token(model_.config(), tokens_.dim[1], p.site, p.layer));
+  return flops;
 }
 
 namespace {
@@ -126,7 +134,7 @@ bool FileSource::fill(Context& ctx, ActivationBuffer& buffer) {
   const int64_t end = std::min(rows_.dim[0], next_ + chunk_);
   if (epoch_ == 0) check_finite(next_, end);
   buffer.expect(ctx, std::vector<uint8_t>(end - next_, 1));
-  buffer.write(ctx, on_device(ctx, rows_.rows(next_, end)));
+  buffer.write(ctx, 0, on_device(ctx, rows_.rows(next_, end)));
   next_ = end;
   return true;
 }

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "io/safetensors.h"
 #include "io/token_stream.h"
@@ -14,23 +15,30 @@
 
 namespace gsae {
 
-// Where the rows of an activation buffer come from.
+// A place of a model where activations are read.
+struct Place {
+  Site site = Site::kRes;
+  int64_t layer = 0;
+  bool operator==(const Place&) const = default;
+};
+
+// Where the rows of an activation buffer come from: the same tokens' at one place, or at several.
 class RowSource {
  public:
   virtual ~RowSource() = default;
-  virtual int64_t width() const = 0;
-  virtual int64_t chunk() const = 0;  // the most rows that one fill brings
+  virtual std::vector<int64_t> widths() const = 0;  // of the places
+  virtual int64_t chunk() const = 0;                // the most rows that one fill brings
   // Brings up to chunk() rows into the buffer. False: the data has ended.
   virtual bool fill(Context& ctx, ActivationBuffer& buffer) = 0;
   virtual double flops_per_row() const = 0;  // of the forward pass; 0 for saved activations
   virtual int64_t epoch() const = 0;         // passes over the data that are complete
 };
 
-// Gemma runs over the token stream up to one site, and its rows go straight into the buffer; those at
-// BOS, EOS and padding stay out.
+// Gemma runs over the token stream, once for all places and up to the last one, and its rows go straight into the
+// buffer; those at BOS, EOS and padding stay out.
 class ModelSource : public RowSource {
  public:
-  ModelSource(Arena& arena, const Gemma2& model, int64_t context, int64_t sequences, Site site, int64_t layer);
+  ModelSource(Arena& arena, const Gemma2& model, int64_t context, int64_t sequences, const std::vector<Place>& places);
   // Before the first fill: where its tokens come from. Text, or a function that gives up to so many contexts, none when
   // its data have ended.
   using Tokens = std::function<TokenBatch(int64_t sequences)>;
@@ -38,7 +46,7 @@ class ModelSource : public RowSource {
   void open(Tokens next) { next_ = std::move(next); }
   void close();  // ends its threads and frees their memory
   Gemma2::Activations& activations() { return activations_; }
-  int64_t width() const override;
+  std::vector<int64_t> widths() const override;
   int64_t chunk() const override { return tokens_.size(); }
   bool fill(Context& ctx, ActivationBuffer& buffer) override;
   double flops_per_row() const override;
@@ -48,19 +56,12 @@ class ModelSource : public RowSource {
   const Gemma2& model_;
   std::unique_ptr<TokenStream> stream_;
   Tokens next_;
-  Site site_;
-  int64_t layer_;
+  std::vector<Place> places_;
   Gemma2::Activations activations_;
   Tensor tokens_;  // (sequences, context) i32
   Upload upload_;
   bool uploads_ = false;  // upload_ is there
   Graph graph_;           // of the pass over a full batch
-};
-
-// Where a saved tensor's activations come from.
-struct Place {
-  Site site = Site::kRes;
-  int64_t layer = 0;
 };
 
 // Rows of a saved tensor, in file order, from the start again at its end.
@@ -71,7 +72,8 @@ class FileSource : public RowSource {
   // asked for (`insist`).
   FileSource(const std::string& path, Place place, bool insist, int64_t chunk);
   Place place() const { return place_; }
-  int64_t width() const override { return rows_.dim[1]; }
+  std::vector<int64_t> widths() const override { return {width()}; }
+  int64_t width() const { return rows_.dim[1]; }
   int64_t rows() const { return rows_.dim[0]; }
   int64_t chunk() const override { return chunk_; }
   // An Error names the first row that holds NaN or infinity.

@@ -58,18 +58,20 @@ WeightBytes weight_bytes(const ModelRun& run, const ModelShapes& shapes, const R
   return {part, bytes_read(weights, run.config.layers) - part};
 }
 
-// What the evaluation after the training needs beside the model and its activations, for one SAE of each size at a
-// time.
-int64_t evaluation_bytes(const Gemma2& model, const RunChoices& c, int64_t contexts) {
-  Arena shapes;
-  std::vector<EvaluationTarget> targets;
+// What the evaluation after the training needs beside the model and its activations. Parameters that do not fit into
+// what the training gives back are evaluated in groups.
+int64_t evaluation_bytes(const Gemma2& model, const RunChoices& c, int64_t contexts, int64_t given_back) {
+  std::vector<EvaluationTarget> targets;  // one of each size and width: the largest count
+  int64_t parameters = 0;
   for (const SaeShape& s : c.saes) {
     const bool known = std::any_of(targets.begin(), targets.end(), [&](const EvaluationTarget& t) {
-      return t.params.width() == s.width && t.params.latents() == s.latents;
+      return t.width == s.width && t.latents == s.latents && t.site == s.place.site;
     });
-    if (!known) targets.push_back({SaeParameters(shapes, s.width, s.latents), s.place.site, s.place.layer});
+    if (!known)
+      targets.push_back({.site = s.place.site, .layer = s.place.layer, .width = s.width, .latents = s.latents});
+    parameters += 2 * s.width * s.latents * static_cast<int64_t>(sizeof(float));
   }
-  return measure<EvaluationMemory>(model, contexts, c.context, targets) + static_cast<int64_t>(shapes.used());
+  return measure<EvaluationMemory>(model, contexts, c.context, targets) + std::min(parameters, given_back);
 }
 
 RunPlan plan_with(const ModelRun& run, const ModelShapes& shapes, const RunChoices& c, int64_t contexts,
@@ -92,7 +94,7 @@ RunPlan plan_with(const ModelRun& run, const ModelShapes& shapes, const RunChoic
                            .wanted = std::min(kLargestBuffer, run.tokens / 8),
                            .most = run.tokens});
   if (run.evaluates) {
-    const int64_t more = weights.evaluation + evaluation_bytes(model, c, contexts) - plan.suite.bytes;
+    const int64_t more = weights.evaluation + evaluation_bytes(model, c, contexts, plan.suite.bytes) - plan.suite.bytes;
     if (more > 0) plan.memory.add("evaluation", more, "beside what training gives back");
   }
   return plan;

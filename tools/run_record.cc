@@ -7,10 +7,7 @@ namespace gsae {
 namespace {
 
 nlohmann::ordered_json to_json(const Recipe& r) {
-  return {{"preset", r.preset},
-          {"batch", r.batch},
-          {"steps", r.steps},
-          {"lr", r.lr},
+  return {{"lr", r.lr},
           {"lr_warmup_steps", r.lr_warmup},
           {"lr_decay_fraction", r.lr_decay},
           {"beta1", 0.0},
@@ -28,13 +25,12 @@ nlohmann::ordered_json to_json(const Recipe& r) {
           {"bandwidth", r.bandwidth},
           {"start", name(r.start)},
           {"threshold", r.threshold},
-          {"start_l0", r.start_l0},
-          {"seed", r.seed}};
+          {"start_l0", r.start_l0}};
 }
 
 }  // namespace
 
-nlohmann::ordered_json config_json(const Run& run, int64_t width, int64_t buffer_rows) {
+nlohmann::ordered_json config_json(const Run& run, std::span<const SaeRecord> saes, int64_t buffer_rows) {
   const TrainOptions& o = run.options;
   nlohmann::ordered_json j = {{"format", 1}, {"version", GSAE_VERSION}};
   if (run.model_folder.empty()) {
@@ -50,25 +46,35 @@ nlohmann::ordered_json config_json(const Run& run, int64_t width, int64_t buffer
     j["context"] = o.data.context;
     j["eval_fraction"] = o.data.eval_fraction;
     j["eval_contexts"] = o.eval_contexts;
+    j["eval_loss_contexts"] = run.plan.loss_contexts;
   }
-  j.update({{"site", name(run.site)},
-            {"layer", run.layer},
-            {"width", width},
-            {"latents", run.plan.width},
+  j.update({{"preset", o.preset},
+            {"batch", run.plan.batch},
+            {"steps", run.plan.steps},
             {"tokens", run.plan.tokens},
+            {"passes", o.passes},
             {"precision", o.precision},
+            {"sae_step", o.sae_step},
             {"init", o.init},
-            {"input_scale", run.C},
             {"buffer_rows", buffer_rows},
             {"shuffle", !o.no_shuffle},
             {"log_every", o.log_every},
             {"seed", o.common.seed},
-            {"recipe", to_json(run.plan.recipe)}});
+            {"saes", nlohmann::ordered_json::array()}});
+  for (const SaeRecord& sae : saes)
+    j["saes"].push_back({{"name", sae.member.name()},
+                         {"site", name(sae.member.site)},
+                         {"layer", sae.member.layer},
+                         {"width", sae.width},
+                         {"latents", sae.member.latents},
+                         {"input_scale", sae.input_scale},
+                         {"recipe", to_json(sae.recipe)}});
   return j;
 }
 
-nlohmann::ordered_json metrics_json(int64_t step, int64_t batch, const StepMetrics& m) {
-  return {{"step", step},
+nlohmann::ordered_json metrics_json(const std::string& sae, int64_t step, int64_t batch, const StepMetrics& m) {
+  return {{"sae", sae},
+          {"step", step},
           {"tokens", step * batch},
           {"loss", m.loss},
           {"mse", m.mse},
@@ -80,7 +86,9 @@ nlohmann::ordered_json metrics_json(int64_t step, int64_t batch, const StepMetri
           {"threshold_min", m.threshold_min},
           {"threshold_max", m.threshold_max},
           {"lr", m.lr},
-          {"lambda", m.lambda}};
+          {"lambda", m.lambda},
+          {"step_kind", m.sparse_rows == m.rows ? "sparse" : m.sparse_rows == 0 ? "dense" : "both"},
+          {"entries", m.sparse_rows > 0 ? nlohmann::ordered_json(m.entries) : nlohmann::ordered_json()}};
 }
 
 }  // namespace gsae

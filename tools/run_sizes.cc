@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "sae/sae_trainer.h"
+#include "sae/step_workspace.h"
 #include "tools/lay_out.h"
 #include "tools/options.h"
 
@@ -15,15 +16,6 @@ namespace gsae {
 int64_t process_bytes() {
   constexpr int64_t kLater = int64_t{64} << 20;  // of the demo model on two threads: 50 to 75 MiB
   return resident_memory() + kLater;
-}
-
-// On the CPU what is (tile, F) should stay in the caches; a GPU takes the whole batch, as long as its four (tile, F)
-// tensors stay within 2 GiB: each further tile reads and writes the weights' gradients again.
-int64_t tile_rows(Device device, int64_t latents) {
-  constexpr int64_t kCpuTile = 512, kGpuBytes = int64_t{2} << 30, kBytesOfLatent = 16;
-  if (device == Device::kCpu) return kCpuTile;
-  const int64_t fits = kGpuBytes / (kBytesOfLatent * latents) / kCpuTile * kCpuTile;
-  return std::max(fits, kCpuTile);
 }
 
 // Enough rows for the products; on the CPU few enough that activations stay near it.
@@ -51,7 +43,7 @@ constexpr int64_t kOrderBytes = 8;  // of a row in the buffer: where it is, on t
 int64_t state_bytes(int64_t d, int64_t F, DType precision) { return measure<SaeState>(d, F, precision); }
 
 int64_t workspace_bytes(Device device, int64_t batch, int64_t d, int64_t F, DType precision) {
-  return measure<DenseWorkspace>(batch, std::min(tile_rows(device, F), batch), d, F, precision);
+  return measure<StepWorkspace>(step_sizes(device, batch, d, F), d, F, precision);
 }
 
 int64_t aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -108,7 +100,7 @@ SuitePlan plan_suite(Device device, MemoryPlan& plan, const SuiteSizes& s) {
                places.size() > 1 ? fmt::format("each of {} places", places.size()) : std::to_string(places.at(0).width),
                name(s.precision), rows < s.asked ? ", all that the run has" : "", fit));
   plan.add_host("order of its rows", rows * kOrderBytes);
-  return {rows, row_bytes, states + workspace + buffer};
+  return {rows, s.chunk + s.batch, states + workspace + buffer};
 }
 
 }  // namespace gsae

@@ -22,9 +22,6 @@ constexpr int64_t kFewestBatches = 16;
 // oneDNN's compiled products, the tokenizer, what the allocator keeps of what was freed.
 int64_t process_bytes();
 
-// Rows per tile of the step of an SAE with so many latents.
-int64_t tile_rows(Device device, int64_t latents);
-
 // Contexts of T tokens per forward pass, if none are asked for (0).
 int64_t contexts_of_pass(Device device, int64_t asked, int64_t T);
 
@@ -49,9 +46,9 @@ struct SuiteSizes {
 };
 
 struct SuitePlan {
-  int64_t rows = 0;       // of the buffer, the same number at each place
-  int64_t row_bytes = 0;  // of one of them, at all places
-  int64_t bytes = 0;      // on the device, all of it
+  int64_t rows = 0;   // of the buffer, the same number at each place
+  int64_t least = 0;  // that it could have
+  int64_t bytes = 0;  // on the device, all of it
 };
 
 // Adds all of it to a plan that has the rest already: the states, which add up; the workspace, which all share, as they

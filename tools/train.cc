@@ -1,12 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "io/hub.h"
 #include "io/token_stream.h"
@@ -16,9 +16,8 @@
 #include "tools/interrupt.h"
 #include "tools/lay_out.h"
 #include "tools/machine.h"
-#include "tools/memory_plan.h"
+#include "tools/remedies.h"
 #include "tools/run_plan.h"
-#include "tools/run_sizes.h"
 #include "tools/trained_sae.h"
 #include "tools/training.h"
 
@@ -40,7 +39,8 @@ Context context_of(const TrainOptions& o) {
 // What the products of this run could reach, before its memory is taken.
 void measure_peaks(const Context& ctx, Run& run) {
   const DType model_dtype = run.options.data.compute(), sae_dtype = run.options.sae_precision();
-  const bool tf32 = run.plan.recipe.tf32, same = run.model_folder.empty() || (model_dtype == sae_dtype && !tf32);
+  const bool tf32 = run.options.precision == "tf32";
+  const bool same = run.model_folder.empty() || (model_dtype == sae_dtype && !tf32);
   run.sae_peak = measure_product_peak(ctx, sae_dtype, tf32);
   run.model_peak = same ? run.sae_peak : measure_product_peak(ctx, model_dtype);
 }
@@ -53,136 +53,223 @@ std::string default_folder(const Run& run) {
     return (p.has_filename() ? p.filename() : p.parent_path().filename()).string();
   };
   const std::string from = run.model_folder.empty() ? "activations" : last_name(run.options.data.model);
-  const Recipe& r = run.plan.recipe;
-  const std::string sparsity =
-      r.target_l0 > 0 ? fmt::format("l0_{:g}", r.target_l0) : fmt::format("lambda_{:g}", r.lambda);
-  return fmt::format("runs/{}/{}_layer_{}_width_{}_{}", from, name(run.site), run.layer, format_width(run.plan.width),
-                     sparsity);
+  return fmt::format("runs/{}/{}", from, suite_name(run.plan.members));
 }
-
-// What becomes known with the source of the rows.
-struct SourcePlan {
-  int64_t width = 0, chunk = 0;  // of its rows; the most that come at once
-  MemoryPlan memory;
-  int64_t evaluation_bytes = 0;  // after the training
-  std::function<std::unique_ptr<RowSource>(Buffer& memory)> make;
-  std::function<void(TrainedSae&, RowSource&)> evaluate;  // empty: there is nothing to evaluate on
-};
-
-// All that a run holds while it trains.
-struct Memory {
-  Buffer buffer, trainer;
-};
 
 void say(const Run& run, const std::string& text) {
   if (!run.options.common.quiet) print(stdout, text + "\n");
 }
 
-SaeDescription describe(const Run& run) {
-  SaeDescription s;
-  s.location = {run.model_folder.empty() ? "" : run.options.data.model, name(run.site), run.layer};
-  s.preset = run.plan.recipe.preset;
-  s.l0 = run.plan.recipe.target_l0;
-  s.lambda = run.lambda;
-  s.tokens = run.steps_done * run.plan.recipe.batch;
-  s.seed = run.options.common.seed;
-  s.input_scale = run.C;
-  return s;
+StepKind step_kind(const TrainOptions& o) {
+  return o.sae_step == "dense" ? StepKind::kDense : o.sae_step == "sparse" ? StepKind::kSparse : StepKind::kAuto;
 }
 
-// The rest of the plan, and the rows of the activation buffer: --buffer, or a million, or an eighth of a run too short
-// to be worth the wait for them.
-int64_t plan_memory(const Context& ctx, const Run& run, SourcePlan& source) {
-  const SuitePlan sae = plan_suite(ctx.device(), source.memory,
-                                   {.batch = run.plan.recipe.batch,
-                                    .precision = run.options.sae_precision(),
-                                    .saes = {{{run.site, run.layer}, source.width, run.plan.width}},
-                                    .chunk = source.chunk,
-                                    .asked = run.plan.buffer,
-                                    .wanted = std::min(kLargestBuffer, run.plan.tokens / 8),
-                                    .most = run.plan.tokens});
-  const int64_t more = source.evaluation_bytes - sae.bytes;
-  if (more > 0) source.memory.add("evaluation", more, "beside what training gives back");
-  return sae.rows;
-}
+// Where the rows come from, and what else depends on it.
+struct Source {
+  RunChoices choices;  // but for the SAEs, which are those of a pass
+  Planner plan;
+  std::function<std::unique_ptr<RowSource>(const Pass& pass, const RunPlan& plan, Buffer& memory)> open;
+  std::function<void(std::vector<TrainedSae>&, const RunPlan&)> evaluate;  // empty: there is nothing to evaluate on
+};
 
-// From the plan to the result, for rows from anywhere.
-void train_on(Context& ctx, Run& run, SourcePlan from) {
-  const Recipe& recipe = run.plan.recipe;
-  const DType precision = run.options.sae_precision();
-  const int64_t d = from.width, F = run.plan.width;
-  catch_interrupts();
-  const int64_t rows = plan_memory(ctx, run, from);
-  std::unique_ptr<SavedParameters> given;
-  if (!run.options.init.empty()) given = std::make_unique<SavedParameters>(run.options.init, d, F);
-  RunFolder folder(run.options.out.empty() ? default_folder(run) : run.options.out);
-  folder.require_space(measure<SaeParameters>(d, F) + (64 << 20));
-  say(run, from.memory.table());
-  from.memory.check();
-  measure_peaks(ctx, run);
+// A training run: the suite in as many passes over the data as it takes, and what becomes of it.
+class SuiteRun {
+ public:
+  SuiteRun(Context& ctx, Run& run, Source source) : ctx_(ctx), run_(run), source_(std::move(source)) {}
 
-  Buffer source_memory;
-  Memory memory;
-  const std::unique_ptr<RowSource> source = from.make(source_memory);
-  auto buffer = allocate<ActivationBuffer>(ctx.device(), memory.buffer, rows, d, precision, from.chunk, recipe.batch,
-                                           recipe.seed, !run.options.no_shuffle);
-  auto trainer =
-      allocate<SaeTrainer>(ctx.device(), memory.trainer, recipe, tile_rows(ctx.device(), F), d, F, precision);
-  say(run, fmt::format(
-               "training {} latents on {}.{}: {} steps of {}, {}, preset {}", F, name(run.site), run.layer,
-               recipe.steps, recipe.batch,
-               recipe.controller ? fmt::format("L0 {:g}", recipe.target_l0) : fmt::format("lambda {:g}", recipe.lambda),
-               recipe.preset));
-  Training(ctx, run, *source, *buffer, *trainer, folder, std::move(given)).run();
-  const int64_t device_used = from.memory.available() - available_memory(ctx);
+  void run() {
+    catch_interrupts();
+    make_passes();
+    if (!run_.options.init.empty()) {
+      if (run_.saes.size() > 1) throw UsageError("--init: holds the parameters of one SAE, and this run has several");
+      given_ = std::make_unique<SavedParameters>(run_.options.init, run_.saes[0].width, run_.saes[0].member.latents);
+    }
+    RunFolder folder(run_.options.out.empty() ? default_folder(run_) : run_.options.out);
+    folder.require_space(result_bytes() + (64 << 20));
+    for (size_t i = 0; i < passes_.size(); ++i) {
+      if (passes_.size() > 1)
+        say(run_, fmt::format("pass {} of {}: {} SAEs", i + 1, passes_.size(), passes_[i].saes.size()));
+      say(run_, plans_[i].memory.table());
+    }
+    for (size_t i = 0; i < passes_.size(); ++i)
+      if (const MemoryPlan& memory = plans_[i].memory; !memory.fits())
+        memory.check(describe_ways(cheapest_ways(choices(passes_[i].saes), source_.plan), memory));
+    measure_peaks(ctx_, run_);
+    for (size_t i = 0; i < passes_.size(); ++i) {
+      if (i > 0 && interrupted())
+        throw Interrupted(fmt::format("interrupted after pass {} of {}: {}", i, passes_.size(), where(folder)));
+      train(passes_[i], plans_[i], folder);
+    }
+    if (interrupted())
+      throw Interrupted(fmt::format("trained, not evaluated: {} in {}",
+                                    results_.size() == 1 ? "the SAE is" : "the SAEs are", where(folder)));
+    release_interrupts();  // the results are there: nothing is lost with the evaluation
+    if (source_.evaluate) source_.evaluate(results_, plans_[0]);
+    print(stdout, fmt::format("wrote {}\n", where(folder)));
+    const bool gpu = ctx_.device() == Device::kCuda;
+    int64_t planned = 0;
+    for (const RunPlan& plan : plans_) planned = std::max(planned, plan.memory.total());
+    say(run_, fmt::format("{} {} (planned {})", gpu ? "device memory used" : "peak resident memory",
+                          format_bytes(gpu ? device_used_ : peak_resident_memory()), format_bytes(planned)));
+  }
 
-  TrainedSae result(ctx, trainer->state().p, folder.path(), describe(run));
-  buffer.reset(), trainer.reset(), memory = {};
-  if (!run.stopped.empty()) {
-    result.write_interrupted(run.l0, run.steps_done);
-    const std::string what = fmt::format("{}; the SAE as it was after step {} of {} is in {}", run.stopped,
-                                         run.steps_done, recipe.steps, result.path());
+ private:
+  std::string where(const RunFolder& folder) const {
+    return results_.size() == 1 ? results_[0].path() : fmt::format("{} SAEs below {}", results_.size(), folder.path());
+  }
+
+  std::vector<SaeShape> shapes(const std::vector<size_t>& saes) const {
+    std::vector<SaeShape> shapes;
+    for (const size_t i : saes) {
+      const SaeRecord& s = run_.saes[i];
+      shapes.push_back({{s.member.site, s.member.layer}, s.width, s.member.latents, s.member.l0});
+    }
+    return shapes;
+  }
+
+  RunChoices choices(const std::vector<size_t>& saes) const {
+    RunChoices c = source_.choices;
+    c.saes = shapes(saes);
+    return c;
+  }
+
+  void make_passes() {
+    std::vector<size_t> all(run_.saes.size());
+    std::iota(all.begin(), all.end(), size_t{0});
+    std::vector<std::vector<size_t>> parts{all};
+    for (const std::vector<size_t>& saes : parts) {
+      Pass pass;
+      pass.saes = saes, pass.number = int64_t(passes_.size()) + 1, pass.of = int64_t(parts.size());
+      for (const SaeShape& place : places_of(shapes(saes)))
+        pass.places.push_back(place.place), pass.widths.push_back(place.width);
+      passes_.push_back(std::move(pass));
+      plans_.push_back(source_.plan(choices(saes)));
+    }
+  }
+
+  int64_t result_bytes() const {
+    int64_t bytes = 0;
+    for (const SaeRecord& s : run_.saes) bytes += measure<SaeParameters>(s.width, s.member.latents);
+    return bytes;
+  }
+
+  std::vector<SaeSuite::Member> members(const Pass& pass) const {
+    std::vector<SaeSuite::Member> members;
+    for (const size_t i : pass.saes) {
+      const SaeRecord& s = run_.saes[i];
+      const Place at{s.member.site, s.member.layer};
+      const auto place = std::find(pass.places.begin(), pass.places.end(), at) - pass.places.begin();
+      members.push_back({s.recipe, place, s.member.latents});
+    }
+    return members;
+  }
+
+  // From the plan to the results.
+  void train(Pass& pass, const RunPlan& plan, RunFolder& folder) {
+    const TrainOptions& o = run_.options;
+    Buffer source_memory, buffer_memory, suite_memory;
+    const std::unique_ptr<RowSource> source = source_.open(pass, plan, source_memory);
+    const auto buffer =
+        allocate<ActivationBuffer>(ctx_.device(), buffer_memory, plan.suite.rows, pass.widths, o.sae_precision(),
+                                   source->chunk(), run_.plan.batch, o.common.seed, !o.no_shuffle);
+    const auto suite = allocate<SaeSuite>(ctx_.device(), suite_memory, ctx_.device(), pass.widths, members(pass),
+                                          o.sae_precision(), step_kind(o));
+    say(run_, describe(pass));
+    Training(ctx_, run_, pass, *source, *buffer, *suite, folder, std::move(given_)).run();
+    const bool whole = pass.stopped.empty();
+    for (size_t i = 0; i < pass.saes.size(); ++i) {
+      TrainedSae result(
+          {.run = folder.path(), .several_sites = count_sites(run_.plan.members) > 1, .alone = run_.saes.size() == 1},
+          describe(pass, i));
+      const SaeState& state = suite->trainer(int64_t(i)).state();
+      if (whole) result.write(ctx_, state, pass.outcomes[i].l0);
+      else result.write_interrupted(ctx_, state, pass.outcomes[i].l0, pass.steps_done);
+      results_.push_back(std::move(result));
+    }
+    device_used_ = std::max(device_used_, plan.memory.available() - available_memory(ctx_));
+    if (whole) return;
+    const std::string what =
+        fmt::format("{}; {} after step {} of {} {} in {}", pass.stopped,
+                    pass.saes.size() == 1 ? "the SAE as it was" : "the SAEs as they were", pass.steps_done,
+                    run_.plan.steps, pass.saes.size() == 1 ? "is" : "are",
+                    pass.saes.size() == 1 ? results_.back().path() : folder.path() + "/interrupted");
     if (interrupted()) throw Interrupted(what);
     throw Error(what);
   }
-  result.write(run.l0);
-  if (interrupted()) throw Interrupted(fmt::format("trained, not evaluated: the SAE is in {}", result.path()));
-  release_interrupts();  // the result is there: nothing is lost with the evaluation
-  if (from.evaluate) from.evaluate(result, *source);
-  print(stdout, fmt::format("wrote {}\n", result.path()));
-  const bool gpu = ctx.device() == Device::kCuda;
-  say(run, fmt::format("{} {} (planned {})", gpu ? "device memory used" : "peak resident memory",
-                       format_bytes(gpu ? device_used : peak_resident_memory()), format_bytes(from.memory.total())));
-}
+
+  std::string describe(const Pass& pass) const {
+    const Recipe& r = run_.saes[pass.saes[0]].recipe;
+    const std::string steps = fmt::format("{} steps of {}, preset {}", run_.plan.steps, run_.plan.batch, r.preset);
+    if (pass.saes.size() > 1)
+      return fmt::format("training {} SAEs on {} places: {}", pass.saes.size(), pass.places.size(), steps);
+    const SuiteMember& m = run_.saes[pass.saes[0]].member;
+    return fmt::format("training {} latents on {}.{}: {}, {}", m.latents, name(m.site), m.layer, steps,
+                       r.controller ? fmt::format("L0 {:g}", r.target_l0) : fmt::format("lambda {:g}", r.lambda));
+  }
+
+  SaeDescription describe(const Pass& pass, size_t i) const {
+    const SaeRecord& sae = run_.saes[pass.saes[i]];
+    SaeDescription s;
+    s.name = sae.member.name();
+    s.location = {run_.model_folder.empty() ? "" : run_.options.data.model, name(sae.member.site), sae.member.layer};
+    s.preset = sae.recipe.preset;
+    s.l0 = sae.recipe.target_l0;
+    s.lambda = pass.outcomes[i].lambda;
+    s.tokens = pass.steps_done * run_.plan.batch;
+    s.seed = run_.options.common.seed;
+    s.input_scale = sae.input_scale;
+    return s;
+  }
+
+  Context& ctx_;
+  Run& run_;
+  Source source_;
+  std::vector<Pass> passes_;
+  std::vector<RunPlan> plans_;
+  std::unique_ptr<SavedParameters> given_;
+  std::vector<TrainedSae> results_;
+  int64_t device_used_ = 0;
+};
 
 void train_on_activations(const TrainOptions& o) {
   Run run;
   run.options = o;
-  run.C = o.input_scale;
-  const std::vector<Site> sites = parse_sites(o.site);
-  int64_t layer = 0;
-  const auto [end, error] = std::from_chars(o.layer.data(), o.layer.data() + o.layer.size(), layer);
-  if (sites.size() != 1 || error != std::errc() || end != o.layer.data() + o.layer.size() || layer < 0)
+  run.plan = plan_training(o);
+  const SuiteMember& first = run.plan.members[0];
+  if (count_places(run.plan.members) != 1)
     throw UsageError(fmt::format("--layer {} --site {}: must be one layer and one site: those that {} is of", o.layer,
                                  o.site, o.activations));
-  plan_training(o, 1);  // what is typed is checked before files are opened
   Context ctx = context_of(o);
-  const auto open = [&, wanted = Place{sites[0], layer}] {
+  const auto open = [&o, wanted = Place{first.site, first.layer}] {
     return std::make_unique<FileSource>(o.activations, wanted, o.place_typed, parse_count(o.batch));
   };
   const auto probe = open();
-  run.site = probe->place().site;
-  run.layer = probe->place().layer;
-  run.plan = plan_training(o, probe->width());
-  SourcePlan from;
-  from.memory = MemoryPlan(ctx);
-  from.width = probe->width();
-  from.chunk = probe->chunk();
-  from.memory.add_host("process", process_bytes());
-  from.memory.add_host("saved activations", probe->rows() * probe->width() * static_cast<int64_t>(sizeof(float)),
-                       "mapped");
-  from.make = [&](Buffer&) { return open(); };
-  train_on(ctx, run, std::move(from));
+  for (SuiteMember& m : run.plan.members) {
+    m.site = probe->place().site, m.layer = probe->place().layer;
+    run.saes.push_back({m, probe->width(), 0, member_recipe(o, run.plan, m, probe->width())});
+  }
+  MemoryPlan machine(ctx);
+  machine.add_host("process", process_bytes());
+  machine.add_host("saved activations", probe->rows() * probe->width() * static_cast<int64_t>(sizeof(float)), "mapped");
+  SuiteRun(ctx, run,
+           {.choices = {.buffer = run.plan.buffer, .batch = run.plan.batch, .precision = o.sae_precision(), .saes = {}},
+            .plan =
+                [&](const RunChoices& c) {
+                  RunPlan plan;
+                  plan.memory = machine;
+                  plan.suite = plan_suite(ctx.device(), plan.memory,
+                                          {.batch = c.batch,
+                                           .precision = c.precision,
+                                           .saes = c.saes,
+                                           .chunk = probe->chunk(),
+                                           .asked = c.buffer,
+                                           .wanted = std::min(kLargestBuffer, run.plan.tokens / 8),
+                                           .most = run.plan.tokens});
+                  return plan;
+                },
+            .open = [&](const Pass&, const RunPlan&, Buffer&) { return open(); },
+            .evaluate = {}})
+      .run();
 }
 
 // Whether the data hold anything to evaluate on: found out before the training, not after it.
@@ -193,7 +280,7 @@ bool can_evaluate(const TrainOptions& o, TokenStreamOptions held_out) {
   if (std::find(held_out.files.begin(), held_out.files.end(), "-") != held_out.files.end())
     why = "standard input can be read only once";
   if (why) {
-    print(stderr, fmt::format("{}: the SAE will not be evaluated\n", why));
+    print(stderr, fmt::format("{}: nothing will be evaluated\n", why));
     return false;
   }
   held_out.shuffle = false;  // no pool has to fill for the first context
@@ -205,30 +292,40 @@ bool can_evaluate(const TrainOptions& o, TokenStreamOptions held_out) {
   return true;
 }
 
+void say_what_missed(const Run& run, const std::vector<TrainedSae>& results, const Evaluation& e) {
+  std::string missed;
+  for (size_t i = 0; i < results.size(); ++i) {
+    const Recipe& r = run.saes[i].recipe;
+    const double l0 = e.saes[i].metrics.l0.value;
+    if (!r.controller || std::fabs(l0 / r.target_l0 - 1) <= kL0Tolerance) continue;
+    missed += fmt::format("{}L0 is {:.4g}, not the {:g} asked for\n",
+                          results.size() > 1 ? run.saes[i].member.name() + ": " : "", l0, r.target_l0);
+  }
+  if (missed.empty() || run.options.common.quiet) return;
+  print(stderr, missed +
+                    "the run was too short for it to settle, or the held-out text differs from the rest: more "
+                    "--tokens, or a smaller --batch for more steps\n");
+}
+
 void train_on_model(const TrainOptions& o) {
-  plan_training(o, 1);  // what is typed is checked before files are opened
   Run run;
   run.options = o;
-  run.C = o.input_scale;
-  const std::vector<Site> sites = parse_sites(o.site);
+  run.plan = plan_training(o);  // what is typed is checked before files are opened
   run.model_folder = find_model(o.data.model);
   const GemmaConfig config = read_config(run.model_folder);
-  const std::vector<int64_t> layers = parse_layers(o.layer, config);
-  if (layers.size() != 1 || sites.size() != 1)
-    throw UsageError(
-        fmt::format("--layer {} --site {}: one run trains one SAE; give one layer and one site", o.layer, o.site));
-  run.layer = layers[0];
-  run.site = sites[0];
+  parse_layers(o.layer, config);  // are they there?
   run.options.data.context = o.data.context_for(config);
   const int64_t T = run.options.data.context;
 
   Context ctx = context_of(o);
-  SourcePlan from;
-  from.memory = MemoryPlan(ctx);  // before the weights are there
+  ModelRun planned{
+      .machine = MemoryPlan(ctx), .config = config, .tokens = run.plan.tokens};  // before the weights are there
   const Gemma2 model(ctx, run.model_folder, o.data.compute());
-  const int64_t width = model.site_width(run.site);
-  run.plan = plan_training(o, width);
-  const int64_t B = contexts_of_pass(ctx.device(), run.plan.model_batch, T);
+  planned.weights = &model.weights();
+  for (const SuiteMember& m : run.plan.members) {
+    const int64_t d = model.site_width(m.site);
+    run.saes.push_back({m, d, 0, member_recipe(o, run.plan, m, d)});
+  }
 
   TokenStreamOptions text = o.data.stream(run.model_folder, config, o.common);
   text.context = T;
@@ -240,58 +337,54 @@ void train_on_model(const TrainOptions& o) {
   held_out.split = TokenStreamOptions::Split::kHeldOut;
   held_out.shuffle = true;
   held_out.repeat = false;
+  planned.evaluates = can_evaluate(o, held_out);
+  planned.machine.add_host("process", process_bytes());
+  planned.machine.add_host("text", text_bytes(text), "what waits to be shuffled, at most");
 
-  from.width = width;
-  from.chunk = B * T;
-  from.memory.add_host("process", process_bytes());
-  from.memory.add("model weights",
-                  ctx.device() == Device::kCpu ? bytes_read(model.weights(), run.layer + 1)
-                                               : static_cast<int64_t>(model.weights().owned_bytes),
-                  ctx.device() == Device::kCpu ? "mapped, of the layers that are run" : "uploaded");
-  from.memory.add_host("text", text_bytes(text), "what waits to be shuffled, at most");
-  from.memory.add("model activations", measure<ModelSource>(model, T, B, run.site, run.layer),
-                  fmt::format("{} contexts of {}", B, T));
-  from.make = [&](Buffer& memory) {
-    auto source = allocate<ModelSource>(ctx.device(), memory, model, T, B, run.site, run.layer);
-    source->open(text);
-    return source;
+  Source source;
+  source.choices = {.buffer = run.plan.buffer,
+                    .model_batch = run.plan.model_batch,
+                    .context = T,
+                    .batch = run.plan.batch,
+                    .dtype = o.data.compute(),
+                    .precision = o.sae_precision(),
+                    .saes = {}};
+  source.plan = model_planner(planned);
+  source.open = [&](const Pass& pass, const RunPlan& plan, Buffer& memory) {
+    auto rows = allocate<ModelSource>(ctx.device(), memory, model, T, plan.contexts, pass.places);
+    rows->open(text);
+    return rows;
   };
-  if (can_evaluate(o, held_out)) {
-    Arena shapes;
-    const std::vector<EvaluationTarget> planned{{SaeParameters(shapes, width, run.plan.width), run.site, run.layer}};
-    from.evaluation_bytes = measure<EvaluationMemory>(model, B, T, planned);
-    from.evaluate = [&](TrainedSae& result, RowSource& source) {
-      static_cast<ModelSource&>(source).close();
+  if (planned.evaluates)
+    source.evaluate = [&](std::vector<TrainedSae>& results, const RunPlan& plan) {
       TokenStream stream(held_out);
       const Range range("evaluation");
-      Buffer sae_memory, memory;
-      const std::vector<EvaluationTarget> targets{{on_device(ctx, result.folded(), sae_memory), run.site, run.layer}};
-      const auto room = allocate<EvaluationMemory>(ctx.device(), memory, model, B, T, targets);
+      std::vector<EvaluationTarget> targets;
+      for (const TrainedSae& result : results) targets.push_back(result.target());
+      Buffer activation_memory, memory;
+      const auto activations = allocate<Gemma2::Activations>(ctx.device(), activation_memory, model, plan.contexts, T);
+      const auto room = allocate<EvaluationMemory>(ctx.device(), memory, model, plan.contexts, T, targets);
       Progress progress(o.common.quiet);
-      const Evaluation e = evaluate(ctx, model, static_cast<ModelSource&>(source).activations(), *room, stream, targets,
-                                    {.contexts = o.eval_contexts}, progress);
-      nlohmann::ordered_json j = to_json(e);
-      j.update(to_json(e, 0));
-      const double l0 = e.saes[0].metrics.l0.value, wanted = run.plan.recipe.target_l0;
-      result.add_evaluation(l0, j);
+      const Evaluation e = evaluate(
+          ctx, model, *activations, *room, stream, targets,
+          {.contexts = o.eval_contexts, .loss_contexts = run.plan.loss_contexts, .bytes = plan.suite.bytes}, progress);
+      for (size_t i = 0; i < results.size(); ++i) {
+        nlohmann::ordered_json j = to_json(e);
+        j.update(to_json(e, i));
+        results[i].add_evaluation(e.saes[i].metrics.l0.value, j);
+      }
       progress.clear();
-      const std::vector<std::string> names{
-          fmt::format("{}.{} {}", name(run.site), run.layer, format_width(run.plan.width))};
-      print(stdout, evaluation_table(e, names));
-      if (run.plan.recipe.controller && std::fabs(l0 / wanted - 1) > kL0Tolerance && !o.common.quiet)
-        print(stderr, fmt::format("L0 is {:.4g}, not the {:g} asked for: the run was too short for it to settle; more "
-                                  "--tokens, or a smaller --batch for more steps\n",
-                                  l0, wanted));
+      print(stdout, evaluation_table(e, targets));
+      say_what_missed(run, results, e);
     };
-  }
-  train_on(ctx, run, std::move(from));
+  SuiteRun(ctx, run, std::move(source)).run();
 }
 
 }  // namespace
 
 void add_train(CLI::App& app) {
   auto options = std::make_shared<TrainOptions>();
-  CLI::App* command = app.add_subcommand("train", "train a JumpReLU SAE on a model's activations");
+  CLI::App* command = app.add_subcommand("train", "train JumpReLU SAEs on a model's activations");
   options->add(*command);
   command->callback([options, command] {
     options->complete(*command);

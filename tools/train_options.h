@@ -6,10 +6,12 @@
 #include "model/site.h"
 #include "sae/recipe.h"
 #include "tools/data_options.h"
+#include "tools/suite.h"
 
 namespace gsae {
 
-// The command line of `train`, as typed. Empty or 0: not given.
+// The command line of `train`, as typed. Empty or 0: not given. --layer, --site, --width, --l0 and --lambda may be
+// lists.
 struct TrainOptions {
   CommonOptions common;
   DataOptions data;
@@ -18,7 +20,8 @@ struct TrainOptions {
   std::string lr, lr_warmup, lr_decay, sparsity_warmup, bandwidth, beta2;
   std::string activations, init;  // files to train from
   std::string config;             // a TOML file of these options
-  std::string model_batch, profile_steps;
+  std::string model_batch, profile_steps, eval_loss_contexts;
+  std::string passes = "1", sae_step = "auto";
   bool no_shuffle = false, eager = false;
   double input_scale = 0;
   int64_t log_every = 10;
@@ -33,15 +36,20 @@ struct TrainOptions {
 
 // What a run does, with every default filled in; needs no model.
 struct TrainPlan {
-  int64_t width = 0;  // of the SAE: F
-  int64_t tokens = 0;
+  std::vector<SuiteMember> members;            // the SAEs; layers are those typed, whether or not the model has them
+  int64_t steps = 0, batch = 0;                // of each
+  int64_t tokens = 0;                          // steps * batch
   int64_t buffer = 0;                          // rows; 0: chosen with the memory plan
   int64_t model_batch = 0;                     // contexts of a forward pass; 0: chosen by the device
   int64_t profile_begin = 0, profile_end = 0;  // steps [begin, end) that a profiler records
-  Recipe recipe;
+  int64_t passes = 1;         // over the data, that the suite is spread over; 0: as few as memory allows
+  int64_t loss_contexts = 0;  // of --eval-contexts, those whose LM losses are measured
 };
 
-// A UsageError says what an option may be. d: the inputs of the SAE.
-TrainPlan plan_training(const TrainOptions& options, int64_t d);
+// A UsageError says what an option may be: all of them are checked, those of the recipes too.
+TrainPlan plan_training(const TrainOptions& options);
+
+// How one SAE of the plan is trained; d: its inputs.
+Recipe member_recipe(const TrainOptions& options, const TrainPlan& plan, const SuiteMember& member, int64_t d);
 
 }  // namespace gsae

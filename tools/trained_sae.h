@@ -3,35 +3,48 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
-#include "kernels/memory.h"
 #include "sae/sae_file.h"
+#include "sae/sae_state.h"
+#include "tools/evaluate.h"
 
 namespace gsae {
 
-// What a run ends with: the folded SAE, where other tools find it, DIR/layer_20/width_16k/average_l0_71; or, of a run
-// that was stopped, DIR/interrupted/step_1234.
+// One SAE that a run ends with, folded, where other tools find it: DIR/layer_20/width_16k/average_l0_71, below
+// DIR/res/ and so on if the run's SAEs are of several sites. Two that would share a name get digits, average_l0_71.3,
+// and where four of them do not tell them apart a number, average_l0_71_2: nothing is ever overwritten.
 class TrainedSae {
  public:
-  // Takes its own copy of the trained parameters: their memory may go. description: but for average_l0.
-  TrainedSae(Context& ctx, const SaeParameters& trained, const std::string& run_folder,
-             const SaeDescription& description);
+  struct Folder {
+    std::string run;             // DIR
+    bool several_sites = false;  // of the run
+    bool alone = true;           // its only SAE
+  };
 
-  const SaeParameters& folded() const { return folded_; }
-  const std::string& path() const { return path_; }  // once written
+  // description: but for average_l0.
+  TrainedSae(const Folder& folder, const SaeDescription& description);
 
-  void write(double l0);
-  void write_interrupted(double l0, int64_t step);
+  // Folds the parameters and writes them; the host's memory holds them meanwhile alone.
+  void write(Context& ctx, const SaeState& trained, double l0);
+  // The same for a run that was stopped: DIR/interrupted/step_1234, and below it like that if it is not alone.
+  void write_interrupted(Context& ctx, const SaeState& trained, double l0, int64_t step);
+
+  // Once written.
+  const std::string& path() const { return path_; }
+  EvaluationTarget target() const;  // reads it back
   // Adds eval.json and what it says about the L0, which the folder is named after.
   void add_evaluation(double l0, const nlohmann::ordered_json& evaluation);
 
  private:
-  std::string named(double l0) const;
-  void write_to(const std::string& path);
+  std::string parent(const std::string& dir) const;
+  void write_to(Context& ctx, const SaeState& trained, const std::string& path);
 
-  std::string run_folder_, path_;
+  Folder folder_;
+  std::string path_;
   SaeDescription description_;
-  Buffer memory_;
-  SaeParameters folded_;
+  int64_t width_ = 0, latents_ = 0;
 };
+
+// A folder of `parent` for an SAE of this L0 that is not there yet, or is `own`.
+std::string unused_l0_folder(const std::string& parent, double l0, const std::string& own = "");
 
 }  // namespace gsae

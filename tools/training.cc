@@ -11,6 +11,7 @@
 #include "kernels/range.h"
 #include "tools/interrupt.h"
 #include "tools/run_record.h"
+#include "tools/step_cost.h"
 
 namespace gsae {
 
@@ -28,59 +29,78 @@ std::string format_duration(double seconds) {
   return s >= 60 ? fmt::format("{}m{:02}s", s / 60, s % 60) : fmt::format("{}s", s);
 }
 
+// Of the steps behind these metrics. Dense: five products. Exactly sparse: the encoder's, and four passes over a row
+// for each entry.
+double step_flops(const StepMetrics& m, int64_t d, int64_t F) {
+  const double sparse = double(m.sparse_rows), dense = double(m.rows) - sparse;
+  return dense * sae_flops_per_row(d, F) + sparse * (2.0 * double(d) * double(F) + 8.0 * double(d) * m.entries);
+}
+
 }  // namespace
 
-Training::Training(Context& ctx, Run& run, RowSource& source, ActivationBuffer& buffer, SaeTrainer& trainer,
+Training::Training(Context& ctx, Run& run, Pass& pass, RowSource& source, ActivationBuffer& buffer, SaeSuite& suite,
                    RunFolder& folder, std::unique_ptr<SavedParameters> given)
     : ctx_(ctx),
       run_(run),
+      pass_(pass),
       source_(source),
       buffer_(buffer),
-      trainer_(trainer),
+      suite_(suite),
       folder_(folder),
       given_(std::move(given)),
-      progress_(run.options.common.quiet) {}
+      progress_(run.options.common.quiet),
+      tails_(suite.size()),
+      last_(suite.size()) {
+  pass_.outcomes.resize(suite.size());
+}
 
 void Training::run() {
   const Range range("training");
-  const Recipe& recipe = trainer_.recipe();
+  const int64_t steps = run_.plan.steps;
   start_ = Clock::now();
   prepare();
-  for (int64_t step = 0; step < recipe.steps && !interrupted() && try_refill(); ++step) {
+  for (int64_t step = 0; step < steps && !interrupted() && try_refill(); ++step) {
     profile(step);
     sae_time_.start(ctx_);
-    buffer_.draw(ctx_, trainer_.workspace().x, run_.C);
-    trainer_.step(ctx_, step);
+    buffer_.draw(ctx_, suite_.batch());
+    suite_.step(ctx_, buffer_, step);
     sae_time_.stop(ctx_);
-    run_.steps_done = step + 1;
-    if (trainer_.metrics_ready()) report();
-    if (run_.steps_done % run_.options.log_every == 0 || run_.steps_done == recipe.steps || interrupted())
-      request_report(run_.steps_done);
-    if (progress_.due()) show_progress(run_.steps_done);
+    pass_.steps_done = step + 1;
+    if (report_ready()) report();
+    if (pass_.steps_done % run_.options.log_every == 0 || pass_.steps_done == steps || interrupted())
+      request_report(pass_.steps_done);
+    if (progress_.due()) show_progress(pass_.steps_done);
   }
-  profile(recipe.steps);
-  request_report(run_.steps_done);
+  profile(steps);
+  request_report(pass_.steps_done);
   report();
   ctx_.synchronize();
   const std::vector<std::string> products = chosen_products(ctx_);
-  if (run_.steps_done > 0 && !products.empty() && !folder_.write_products(products))
+  if (pass_.steps_done > 0 && !products.empty() && !folder_.write_products(products))
     progress_.note(fmt::format("{}/products.txt could not be written (is the disk full?)", folder_.path()));
-  if (interrupted() && run_.steps_done < recipe.steps) run_.stopped = "interrupted";
-  if (run_.stopped.empty()) return;
-  if (run_.steps_done == 0) throw Interrupted();
+  if (interrupted() && pass_.steps_done < steps) pass_.stopped = "interrupted";
+  if (pass_.stopped.empty()) return;
+  if (pass_.steps_done == 0) throw Interrupted();
 }
 
 // On a GPU a report comes a step or two after it was asked for, while training goes on.
 void Training::request_report(int64_t done) {
   report();
-  if (trainer_.request_metrics(ctx_, dead_window())) reported_ = done;
-  if (trainer_.metrics_ready()) report();
+  for (int64_t i = 0; i < suite_.size(); ++i)
+    if (suite_.trainer(i).request_metrics(ctx_, dead_window())) reported_ = done;
+  if (report_ready()) report();
+}
+
+bool Training::report_ready() {
+  for (int64_t i = 0; i < suite_.size(); ++i)
+    if (!suite_.trainer(i).metrics_ready()) return false;
+  return true;
 }
 
 void Training::profile(int64_t step) {
   if (run_.plan.profile_end == 0) return;
   if (step == run_.plan.profile_begin) start_profiler();
-  if (step == std::min(run_.plan.profile_end, trainer_.recipe().steps)) {
+  if (step == std::min(run_.plan.profile_end, run_.plan.steps)) {
     ctx_.synchronize();  // what was asked for up to here belongs to the recording
     stop_profiler();
   }
@@ -94,7 +114,7 @@ void Training::refill() {
     const bool filled = source_.fill(ctx_, buffer_);
     model_time_.stop(ctx_);
     if (!filled) {
-      if (buffer_.held() >= trainer_.recipe().batch) return;  // the rest is trained on first
+      if (buffer_.held() >= suite_.batch()) return;  // the rest is trained on first
       throw Error(
           fmt::format("the data ended after {} activations of the {} that the run needs: give more --data, fewer "
                       "--tokens or a shorter --context",
@@ -103,7 +123,7 @@ void Training::refill() {
     const int64_t rows = buffer_.held() - before;
     arrived_ += rows;
     model_rows_ += rows;
-    if (run_.steps_done == 0 && progress_.due())
+    if (pass_.steps_done == 0 && progress_.due())
       progress_.show(fmt::format("filling the activation buffer: {} of {}", format_count(double(arrived_)),
                                  format_count(double(std::min(buffer_.slots(), run_.plan.tokens)))));
     if (source_.epoch() > epoch_) {
@@ -112,7 +132,7 @@ void Training::refill() {
                                  epoch_ == 1 ? "once" : fmt::format("{} times", epoch_),
                                  run_.options.no_shuffle ? "" : ", in another order"));
     }
-    if (interrupted() && run_.steps_done == 0) throw Interrupted();
+    if (interrupted() && pass_.steps_done == 0) throw Interrupted();
   }
 }
 
@@ -122,75 +142,94 @@ bool Training::try_refill() {
     refill();
     return true;
   } catch (const Error& e) {
-    if (run_.steps_done == 0) throw;
-    run_.stopped = e.what();
+    if (pass_.steps_done == 0) throw;
+    pass_.stopped = e.what();
     return false;
   }
 }
 
 void Training::prepare() {
   refill();
-  if (run_.C == 0) run_.C = buffer_.calibrate(ctx_, kCalibrationRows, trainer_.workspace().x);
-  folder_.write_config(config_json(run_, source_.width(), buffer_.slots()));
+  if (run_.options.input_scale > 0) suite_.set_scale(run_.options.input_scale);
+  else suite_.calibrate(ctx_, buffer_, kCalibrationRows);
+  for (int64_t i = 0; i < suite_.size(); ++i) run_.saes[pass_.saes[i]].input_scale = suite_.scale(suite_.place(i));
+  folder_.write_config(config_json(run_, run_.saes, buffer_.slots()));
   if (given_) {
-    trainer_.start(ctx_, given_->params);
+    suite_.trainer(0).start(ctx_, given_->params);
     given_.reset();
     return;
   }
-  buffer_.sample(ctx_, trainer_.workspace().x, run_.C);
-  trainer_.start(ctx_);
+  buffer_.sample(ctx_, suite_.batch());
+  suite_.start(ctx_, buffer_);
 }
 
 void Training::report() {
   if (reported_ == 0) return;
-  const Recipe& recipe = trainer_.recipe();
-  const StepMetrics m = trainer_.take_metrics();
   const int64_t done = std::exchange(reported_, 0);
-  if (!std::isfinite(m.loss))
-    throw Error(
-        fmt::format("the loss is {} at step {}: training diverged (try a smaller --lr; it was {:g}), or the "
-                    "activations hold NaN or infinity",
-                    m.loss, done, recipe.lr));
-  if (done * 10 > recipe.steps * 9) tail_l0_ += m.l0 * double(m.rows), tail_rows_ += m.rows;
-  run_.l0 = tail_rows_ > 0 ? tail_l0_ / double(tail_rows_) : m.l0;
-  run_.lambda = m.lambda;
-  last_ = m;
-
-  const double roof_seconds = seconds_at_the_roof();
-  const double elapsed = seconds_since(start_);
-  nlohmann::ordered_json line = metrics_json(done, recipe.batch, m);
-  line["tokens_per_second"] = double(done * recipe.batch) / elapsed;
-  line["model_seconds"] = model_time_.seconds();
-  line["sae_seconds"] = sae_time_.seconds();
-  line["roof_fraction"] = roof_seconds / elapsed;
-  line["epoch"] = source_.epoch();
-  if (!folder_.log(line) && !log_failed_) {
-    log_failed_ = true;
-    progress_.note(
-        fmt::format("{}/train.jsonl cannot be written any more (is the disk full?); training goes on", folder_.path()));
+  for (int64_t i = 0; i < suite_.size(); ++i) {
+    SaeTrainer& trainer = suite_.trainer(i);
+    const StepMetrics m = trainer.take_metrics();
+    if (!std::isfinite(m.loss))
+      throw Error(
+          fmt::format("{}: the loss is {} at step {}: training diverged (try a smaller --lr; it was {:g}), or the "
+                      "activations hold NaN or infinity",
+                      run_.saes[pass_.saes[i]].member.name(), m.loss, done, trainer.recipe().lr));
+    Tail& tail = tails_[i];
+    if (done * 10 > run_.plan.steps * 9) tail.l0 += m.l0 * double(m.rows), tail.rows += m.rows;
+    pass_.outcomes[i].l0 = tail.rows > 0 ? tail.l0 / double(tail.rows) : m.l0;
+    pass_.outcomes[i].lambda = m.lambda;
+    sae_flops_ += step_flops(m, trainer.state().width(), trainer.state().latent_count());
+    last_[i] = m;
   }
-  if (done == recipe.steps) show_progress(done);
+  log(done);
+  if (done == run_.plan.steps) show_progress(done);
+}
+
+void Training::log(int64_t done) {
+  const double elapsed = seconds_since(start_), at_the_roof = seconds_at_the_roof();
+  for (int64_t i = 0; i < suite_.size(); ++i) {
+    nlohmann::ordered_json line = metrics_json(run_.saes[pass_.saes[i]].member.name(), done, suite_.batch(), last_[i]);
+    line["tokens_per_second"] = double(done * suite_.batch()) / elapsed;
+    line["model_seconds"] = model_time_.seconds();
+    line["sae_seconds"] = sae_time_.seconds();
+    line["roof_fraction"] = at_the_roof / elapsed;
+    line["epoch"] = source_.epoch();
+    if (!folder_.log(line) && !log_failed_) {
+      log_failed_ = true;
+      progress_.note(fmt::format("{}/train.jsonl cannot be written any more (is the disk full?); training goes on",
+                                 folder_.path()));
+    }
+  }
 }
 
 void Training::show_progress(int64_t done) {
-  const Recipe& recipe = trainer_.recipe();
-  const double roof_seconds = seconds_at_the_roof(), elapsed = seconds_since(start_);
-  const double tokens = double(done * recipe.batch);
-  std::string line =
-      fmt::format("step {}/{}  {} tokens  {:.0f} tok/s  {} left", done, recipe.steps, format_count(tokens),
-                  tokens / elapsed, format_duration(elapsed / double(done) * double(recipe.steps - done)));
-  if (last_.rows > 0)  // there has been a report
-    line += fmt::format("  loss {:.4f}  L0 {:.1f}  FVU {:.4f}  dead {:.1f}%", last_.loss, last_.l0, last_.fvu,
-                        100.0 * double(last_.dead) / double(run_.plan.width));
-  progress_.show(line + fmt::format("  {:.0f}% of roof", 100 * roof_seconds / elapsed));
+  const int64_t steps = run_.plan.steps;
+  const double at_the_roof = seconds_at_the_roof(), elapsed = seconds_since(start_);
+  const double tokens = double(done * suite_.batch());
+  std::string line = fmt::format("step {}/{}  {} tokens  {:.0f} tok/s  {} left", done, steps, format_count(tokens),
+                                 tokens / elapsed, format_duration(elapsed / double(done) * double(steps - done)));
+  if (last_[0].rows > 0) {  // there has been a report
+    const StepMetrics& m = last_[0];
+    if (suite_.size() == 1)
+      line += fmt::format("  loss {:.4f}  L0 {:.1f}  FVU {:.4f}  dead {:.1f}%", m.loss, m.l0, m.fvu,
+                          100.0 * double(m.dead) / double(suite_.trainer(0).state().latent_count()));
+    else line += "  " + suite_line(statuses(), double(done) / double(steps));
+  }
+  progress_.show(line + fmt::format("  {:.0f}% of roof", 100 * at_the_roof / elapsed));
+}
+
+std::vector<SuiteStatus> Training::statuses() const {
+  std::vector<SuiteStatus> statuses;
+  for (size_t i = 0; i < last_.size(); ++i) {
+    const SaeRecord& sae = run_.saes[pass_.saes[i]];
+    statuses.push_back({sae.member.name(), sae.member.latents, sae.recipe.target_l0, last_[i]});
+  }
+  return statuses;
 }
 
 // The time that the products of the work so far would take at this machine's measured peaks.
 double Training::seconds_at_the_roof() {
-  // five products of 2 d F FLOP a row: encode, decode, the latents' gradient, and those of both weights
-  const double per_row = 10.0 * double(source_.width()) * double(run_.plan.width);
-  return double(model_rows_) * source_.flops_per_row() / run_.model_peak +
-         double(run_.steps_done * trainer_.recipe().batch) * per_row / run_.sae_peak;
+  return double(model_rows_) * source_.flops_per_row() / run_.model_peak + sae_flops_ / run_.sae_peak;
 }
 
 // Gemma Scope calls a latent dead that has not fired for 10M tokens; short runs scale that down.

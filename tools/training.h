@@ -8,14 +8,23 @@
 
 #include "kernels/stopwatch.h"
 #include "sae/activation_buffer.h"
-#include "sae/sae_trainer.h"
+#include "sae/sae_suite.h"
 #include "tools/progress.h"
 #include "tools/row_source.h"
 #include "tools/run_folder.h"
 #include "tools/saved_parameters.h"
+#include "tools/suite_table.h"
 #include "tools/train_options.h"
 
 namespace gsae {
+
+// One SAE of the suite: what is its own.
+struct SaeRecord {
+  SuiteMember member;
+  int64_t width = 0;       // d
+  double input_scale = 0;  // C
+  Recipe recipe;
+};
 
 // What `train` has decided and found out.
 struct Run {
@@ -23,27 +32,36 @@ struct Run {
   TrainPlan plan;
   std::string model_folder;  // empty: saved activations
   std::vector<std::string> data_files;
-  int64_t layer = 0;
-  Site site = Site::kRes;
-  double C = 0;                         // divides the activations; 0: not calibrated yet
+  std::vector<SaeRecord> saes;          // the suite; input_scale 0: not calibrated yet
   double model_peak = 0, sae_peak = 0;  // FLOP/s that this device reaches in their products
+};
+
+// One pass over the data, and those of the suite's SAEs that are trained in it.
+struct Pass {
+  std::vector<size_t> saes;     // of Run::saes; those of one place are neighbours
+  std::vector<Place> places;    // of these SAEs, in their order
+  std::vector<int64_t> widths;  // of the places
+  int64_t number = 1, of = 1;
 
   int64_t steps_done = 0;
-  double l0 = 0;        // mean over the last tenth of the steps, in whole intervals of the log
-  double lambda = 0;    // of the last step
-  std::string stopped;  // why the run ended early, if it did and something was trained
+  std::string stopped;  // why it ended early, if it did and something was trained
+  struct Outcome {
+    double l0 = 0;      // mean over the last tenth of the steps, in whole intervals of the log
+    double lambda = 0;  // of the last step
+  };
+  std::vector<Outcome> outcomes;  // of these SAEs
 };
 
 // The main loop: rows in, steps, metrics out.
 class Training {
  public:
   // given: the parameters to start from, if any; they are given back once copied
-  Training(Context& ctx, Run& run, RowSource& source, ActivationBuffer& buffer, SaeTrainer& trainer, RunFolder& folder,
-           std::unique_ptr<SavedParameters> given);
+  Training(Context& ctx, Run& run, Pass& pass, RowSource& source, ActivationBuffer& buffer, SaeSuite& suite,
+           RunFolder& folder, std::unique_ptr<SavedParameters> given);
 
-  // Fills the buffer, finds C and the start, and takes the steps. After Ctrl-C, or when the data end or turn out to be
-  // damaged, fewer than planned: run.stopped says why. Interrupted or an Error if nothing has been trained by then, and
-  // an Error if the loss is not finite any more.
+  // Fills the buffer, finds each place's C and each SAE's start, and takes the steps. After Ctrl-C, or when the data
+  // end or turn out to be damaged, fewer than planned: pass.stopped says why. Interrupted or an Error if nothing has
+  // been trained by then, and an Error if a loss is not finite any more.
   void run();
 
  private:
@@ -53,7 +71,10 @@ class Training {
   bool try_refill();
   void prepare();
   void request_report(int64_t done);
+  bool report_ready();
+  std::vector<SuiteStatus> statuses() const;
   void report();
+  void log(int64_t done);
   void profile(int64_t step);
   void show_progress(int64_t done);
   double seconds_at_the_roof();
@@ -61,9 +82,10 @@ class Training {
 
   Context& ctx_;
   Run& run_;
+  Pass& pass_;
   RowSource& source_;
   ActivationBuffer& buffer_;
-  SaeTrainer& trainer_;
+  SaeSuite& suite_;
   RunFolder& folder_;
   std::unique_ptr<SavedParameters> given_;
   Progress progress_;
@@ -72,11 +94,15 @@ class Training {
   Clock::time_point start_;          // of the run, its first fill included
   Stopwatch model_time_, sae_time_;  // of the device
   int64_t model_rows_ = 0;           // during model_time_
+  double sae_flops_ = 0;             // during sae_time_, up to the last report
   int64_t reported_ = 0;             // steps done when the report on its way was asked for; 0: none is
-  double tail_l0_ = 0;               // sum over the rows of the last tenth
-  int64_t tail_rows_ = 0;
+  struct Tail {
+    double l0 = 0;  // sum over the rows of the last tenth
+    int64_t rows = 0;
+  };
+  std::vector<Tail> tails_;        // of the SAEs
+  std::vector<StepMetrics> last_;  // of the last report
   bool log_failed_ = false;
-  StepMetrics last_;  // of the last report
 };
 
 }  // namespace gsae
