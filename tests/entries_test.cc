@@ -214,6 +214,9 @@ TEST_P(EntriesOn, NoneAndAll) {
   expect_right(p, 16);
   std::fill(p.theta.begin(), p.theta.end(), -1000);
   expect_right(p, 16);
+  Problem full = problem(64, 40, 0);  // of as many places as whole blocks have threads
+  std::fill(full.theta.begin(), full.theta.end(), -1000);
+  expect_right(full, 40, 0);
 }
 
 // By hand: half 1/2.
@@ -270,9 +273,15 @@ TEST_P(EntriesOn, Overflow) {
     }
 }
 
-// A capacity of which hardly anything is used; on cuda a block of the sort has several pieces then, more than one of
-// them full.
-TEST_P(EntriesOn, LargeCapacity) { expect_right(problem(260, 40, 0.25), 40, (2 << 20) + 1); }
+// A capacity of which hardly anything is used; on cuda a block of the sort has several pieces then. So many that all
+// blocks have some are for a GPU.
+TEST_P(EntriesOn, LargeCapacity) {
+  expect_right(problem(260, 40, 0.25), 40, (2 << 20) + 1);
+  if (!on_cuda() || emulated(ctx)) return;
+  Problem p = problem(1024, 2100, 0);
+  std::fill(p.theta.begin(), p.theta.end(), -1000);
+  expect_right(p, 1000);
+}
 
 // Lists of an earlier step leave no trace.
 TEST_P(EntriesOn, Again) {
