@@ -357,13 +357,15 @@ TEST_P(EntriesOn, TileBeyond32Bits) {
     zt = view(host.get(), {kLatents, kBatch});
   }
   const std::vector<int32_t> rows{0, 7, kBatch - 1, 3, kBatch - 2, kBatch - 1}, owners{0, 0, 64, 127, 128, 128};
-  const std::vector<float> values{2, 3, 4, 5, 6, 7};
-  for (size_t k = 0; k < values.size(); ++k)
-    copy(ctx, zt.rows(owners[k], owners[k] + 1).reshape({kBatch}).rows(rows[k], rows[k] + 1),
-         view(const_cast<float*>(&values[k]), {1}));
-  ctx.synchronize();
-  const Guarded bias(ctx, DType::kF32, {kLatents}, std::vector<float>(kLatents, 0)),
-      theta(ctx, DType::kF32, {kLatents}, std::vector<float>(kLatents, 1));
+  const std::vector<float> values{2, 3, 200, 300, 301, 302};
+  std::vector<float> biases, thetas;  // other ones for each
+  for (int64_t i = 0; i < kLatents; ++i) biases.push_back(float(i)), thetas.push_back(float(i + 1));
+  for (size_t k = 0; k < values.size(); ++k) {
+    float z = values[k] - biases[owners[k]];
+    copy(ctx, zt.rows(owners[k], owners[k] + 1).reshape({kBatch}).rows(rows[k], rows[k] + 1), view(&z, {1}));
+    ctx.synchronize();  // before z goes
+  }
+  const Guarded bias(ctx, DType::kF32, {kLatents}, biases), theta(ctx, DType::kF32, {kLatents}, thetas);
   GuardedEntries e(ctx, kBatch, kLatents, 10);
   clear_entries(ctx, e);
   select_entries(ctx, e, zt, bias, theta, 0.5f, 0);
