@@ -35,7 +35,8 @@ constexpr int kPart = 32 * kThreads;
 constexpr int kUnderWay = 8;          // loads of a thread
 constexpr int64_t kMostParts = 8192;  // of one launch: a block adds up the counts of all before it
 
-__global__ void __launch_bounds__(kThreads, 16)
+// 12 blocks: as many threads as the smallest SM has.
+__global__ void __launch_bounds__(kThreads, 12)
     mark_entries_kernel(uint32_t* marks, int32_t* counts, const float* __restrict__ zt, const float* b_enc,
                         const float* theta, float half, int64_t n, int parts) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
