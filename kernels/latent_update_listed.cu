@@ -140,30 +140,34 @@ __global__ void __launch_bounds__(kPullThreads)
   if (column < d) store_row(partial + int64_t(blockIdx.x) * d + column, sum);
 }
 
-// The gradients of a heavy latent (blockIdx.x: its slot), for a stripe of 32 * kWide columns: every warp adds up one
-// segment of the entries, then the segments are added in their order.
-constexpr int kHeavyWarps = 16;
+// The gradients of the heavy latents in the slots blockIdx.x, blockIdx.x + gridDim.x, ..., of which most are empty, for
+// a stripe of 32 * kWide columns: every warp adds up one segment of the entries, then the segments are added in their
+// order.
+constexpr int kHeavyWarps = 16, kHeavyBlocks = 128;
 template <class T, int kWide>
-__global__ void __launch_bounds__(32 * kHeavyWarps) heavy_rows_kernel(Listed<T> l, int d) {
+__global__ void __launch_bounds__(32 * kHeavyWarps) heavy_rows_kernel(Listed<T> l, int slots, int d) {
   __shared__ float sums[kHeavyWarps][2][32 * kWide];
-  const int slot = static_cast<int>(blockIdx.x), i = l.heavy[slot];
-  if (i < 0) return;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, stripe = static_cast<int>(blockIdx.y) * 32 * kWide;
-  const int begin = l.begin[i], end = l.begin[i + 1], segment = (end - begin + kHeavyWarps - 1) / kHeavyWarps;
-  const int from = min(begin + warp * segment, end), to = min(from + segment, end);
-  float enc[1][kWide], dec[1][kWide];
-  l.template gather<8>(enc, dec, i, from, to, stripe + lane * kWide, 1, d);
-  for (int j = 0; j < kWide; ++j) {
-    sums[warp][0][lane * kWide + j] = enc[0][j];
-    sums[warp][1][lane * kWide + j] = dec[0][j];
-  }
-  __syncthreads();
-  for (int k = threadIdx.x; k < 2 * 32 * kWide; k += 32 * kHeavyWarps) {
-    const int which = k / (32 * kWide), column = k % (32 * kWide);
-    if (stripe + column >= d) continue;
-    float sum = 0;
-    for (int w = 0; w < kHeavyWarps; ++w) sum += sums[w][which][column];
-    l.rows_of(slot, d)[which * d + stripe + column] = sum;
+  for (int slot = static_cast<int>(blockIdx.x); slot < slots; slot += static_cast<int>(gridDim.x)) {
+    const int i = l.heavy[slot];
+    if (i < 0) continue;
+    const int begin = l.begin[i], end = l.begin[i + 1], segment = (end - begin + kHeavyWarps - 1) / kHeavyWarps;
+    const int from = min(begin + warp * segment, end), to = min(from + segment, end);
+    float enc[1][kWide], dec[1][kWide];
+    l.template gather<8>(enc, dec, i, from, to, stripe + lane * kWide, 1, d);
+    __syncthreads();  // the sums of the slot before have been read
+    for (int j = 0; j < kWide; ++j) {
+      sums[warp][0][lane * kWide + j] = enc[0][j];
+      sums[warp][1][lane * kWide + j] = dec[0][j];
+    }
+    __syncthreads();
+    for (int k = threadIdx.x; k < 2 * 32 * kWide; k += 32 * kHeavyWarps) {
+      const int which = k / (32 * kWide), column = k % (32 * kWide);
+      if (stripe + column >= d) continue;
+      float sum = 0;
+      for (int w = 0; w < kHeavyWarps; ++w) sum += sums[w][which][column];
+      l.rows_of(slot, d)[which * d + stripe + column] = sum;
+    }
   }
 }
 
@@ -222,8 +226,8 @@ void update_listed_latents(Context& ctx, const LatentState& s, const Entries& e,
       launch(pull_kernel<kWide>, Grid(layout.chunks, divide_up(d, kPullThreads * kWide)), kPullThreads, 0, stream, sums,
              l.db, s.p.W_enc.data<float>(), latents, static_cast<int>(layout.chunk), d);
       sum_partials<float>(ctx, {pull.data<float>(), sums, layout.chunks, width, 1, true});
-      launch(heavy_rows_kernel<T, kWide>, Grid(layout.slots, divide_up(d, 32 * kWide)), 32 * kHeavyWarps, 0, stream, l,
-             d);
+      launch(heavy_rows_kernel<T, kWide>, Grid(std::min<int64_t>(kHeavyBlocks, layout.slots), divide_up(d, 32 * kWide)),
+             32 * kHeavyWarps, 0, stream, l, static_cast<int>(layout.slots), d);
     };
     if (d % 4 == 0) sum_rows.template operator()<4>();
     else sum_rows.template operator()<1>();

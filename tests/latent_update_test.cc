@@ -250,6 +250,7 @@ ON_DEVICES(UpdateListedLatents);
 struct ListedShape {
   int64_t n, latents, d;
   double density;
+  int64_t spare = 3;  // room in the lists
 };
 
 // One step's data, and what both ways of the step make of it.
@@ -270,7 +271,7 @@ struct ListedCase {
         dx(uniform(s.n * s.d, seed + 20, t, -1, 1)),
         centred(uniform(s.n * s.d, seed + 21, t, -1, 1)),
         dl0(uniform(s.n, seed + 22, DType::kF32, 0, 0.5f)),
-        entries(ctx, z, parameters.threshold, kBandwidth / 2),
+        entries(ctx, z, parameters.threshold, kBandwidth / 2, s.spare),
         dxs(ctx, t, {s.n, s.d}, dx),
         centreds(ctx, t, {s.n, s.d}, centred),
         dl0s(ctx, DType::kF32, {s.n}, dl0),
@@ -296,7 +297,7 @@ struct ListedCase {
   // The same by the dense ops: gradients, fired, pull.
   void run_dense(const GuardedState& s, Tensor rates, Tensor clock, LatentUpdateOptions o, Guarded& dense_db,
                  Guarded& dense_fired, Guarded& dense_pull) {
-    const auto [n, F, d, density] = shape;
+    const auto [n, F, d, density, spare] = shape;
     const LatentState state = s.state();
     Guarded zs(ctx, DType::kF32, {n, F}, z), dfs(ctx, DType::kF32, {n, F}, df), f(ctx, type, {n, F}),
         dz(ctx, type, {n, F});
@@ -358,11 +359,13 @@ TEST_P(UpdateListedLatents, WorkedExample) {
 }
 
 // A warp for each latent, a block with one vector in a thread, with three, and rows of any length; latents with more
-// entries than one team takes (256), in each of them; more rows than are looked up at once.
-const ListedShape kListedShapes[] = {{1, 1, 1, 1},       {5, 9, 7, 0.4},     {33, 40, 32, 0.2},   {40, 300, 192, 0.05},
-                                     {6, 50, 2304, 0.2}, {3, 20, 2305, 0.3}, {17, 12, 260, 0.25}, {2, 5, 4608, 0.5},
-                                     {300, 4, 8, 0.9},   {300, 4, 7, 0.9},   {270, 3, 2304, 1},   {600, 3, 136, 1},
-                                     {260, 3, 1024, 0.9}};
+// entries than one team takes (256), in each of them; more rows than are looked up at once. With room for 600000
+// entries cuda's workspace holds 1820 such latents of 2304 columns: they then are those with more than 330 entries.
+const ListedShape kListedShapes[] = {{1, 1, 1, 1},         {5, 9, 7, 0.4},     {33, 40, 32, 0.2},
+                                     {40, 300, 192, 0.05}, {6, 50, 2304, 0.2}, {3, 20, 2305, 0.3},
+                                     {17, 12, 260, 0.25},  {2, 5, 4608, 0.5},  {300, 4, 8, 0.9},
+                                     {300, 4, 7, 0.9},     {270, 3, 2304, 1},  {400, 3, 2304, 0.7, 600000},
+                                     {600, 3, 136, 1},     {260, 3, 1024, 0.9}};
 
 // The sums of n terms are in f32: (n + 1) u of their magnitudes. From there as in UpdateLatents.MatchesDoubles: v
 // starts at 1/4 or more and keeps three quarters, so an error of a gradient moves a parameter by at most 2.3 lr times
@@ -376,7 +379,7 @@ TEST_P(UpdateListedLatents, MatchesDoublesAndTheDenseOps) {
     for (const DType t : {DType::kF32, DType::kBF16}) {
       SCOPED_TRACE(testing::Message() << shape.n << " x " << shape.latents << " x " << shape.d << " " << name(t));
       empty_row = !empty_row && shape.n > 1;
-      const auto [n, F, d, density] = shape;
+      const auto [n, F, d, density, spare] = shape;
       ListedCase c(ctx, shape, t, empty_row);
       const auto v0 = uniform_latents(F, d, 11, 0.25f, 1);
       std::vector<int64_t> stamps(F), stamps_after(F, rates.t);
@@ -551,7 +554,7 @@ TEST_P(UpdateListedLatents, InTurnWithDenseSteps) {
 TEST_P(UpdateListedLatents, NanIsOnAndShows) {
   for (const ListedShape shape :
        {ListedShape{3, 3, 8, 1}, {3, 3, 300, 1}, {3, 3, 1100, 1}, {3, 3, 9, 1}, {280, 3, 8, 1}}) {
-    const auto [n, F, d, density] = shape;
+    const auto [n, F, d, density, spare] = shape;
     const auto p = random_parameters(F, d, 1);
     auto z = sparse_z(n, p.threshold, 0.125f, density, false, 11);
     z[F + 1] = std::nanf("");
