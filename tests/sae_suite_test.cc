@@ -89,7 +89,7 @@ ON_DEVICES(SaeSuiteTest);
 // What each SAE becomes beside the others is what it becomes alone, to the bit: parameters, moments, controller,
 // metrics.
 TEST_P(SaeSuiteTest, EachIsTrainedAsIfAlone) {
-  for (const auto [precision, kind] :
+  for (const auto& [precision, kind] :
        {std::pair{DType::kF32, StepKind::kDense}, {DType::kF32, StepKind::kSparse}, {DType::kBF16, StepKind::kAuto}}) {
     const int64_t steps = emulated(ctx) ? 3 : 10;
     Session together(ctx, {0, 1}, kMembers, precision, kind);

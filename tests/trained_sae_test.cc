@@ -15,15 +15,14 @@ std::vector<float> host_values(const Tensor& t) { return {t.data<float>(), t.dat
 
 // Trained parameters: rows of W_dec of norm 1, everything else told apart by `mark`.
 struct Trained {
-  explicit Trained(float mark, int64_t latents = 2) {
-    params = *allocate<SaeParameters>(Device::kCpu, memory, int64_t{3}, latents);
-    const auto fill = [](Tensor t, float value) { std::fill_n(t.data<float>(), t.size(), value); };
-    fill(params.W_enc, mark), fill(params.W_dec, 0), fill(params.b_enc, 0), fill(params.b_dec, 0);
-    fill(params.threshold, 0.5f);
-    for (int64_t i = 0; i < latents; ++i) params.W_dec.data<float>()[i * 3] = 1;
+  explicit Trained(float mark, int64_t latents = 2)
+      : params(*allocate<SaeState>(Device::kCpu, memory, int64_t{3}, latents, DType::kF32)) {  // zeros
+    std::fill_n(params.p().W_enc.data<float>(), 3 * latents, mark);
+    std::fill_n(params.p().threshold.data<float>(), latents, 0.5f);
+    for (int64_t i = 0; i < latents; ++i) params.p().W_dec.data<float>()[i * 3] = 1;
   }
   Buffer memory;
-  SaeParameters params;
+  SaeState params;
 };
 
 SaeDescription description(const std::string& site, int64_t layer, const std::string& name = "") {
