@@ -37,6 +37,7 @@ TEST(RunRecord, WhatTheSaesShareAndWhatIsTheirOwn) {
   EXPECT_EQ(j.at("saes")[0].at("input_scale"), 1.5);
   EXPECT_EQ(j.at("saes")[1].at("name"), "res.3/4k/l0_16");
   EXPECT_EQ(j.at("saes")[1].at("layer"), 3);
+  EXPECT_EQ(j.at("saes")[1].at("input_scale"), 2.5);
   EXPECT_EQ(j.at("saes")[1].at("recipe").at("target_l0"), 16);
   EXPECT_EQ(j.at("saes")[1].at("recipe").at("lr"), records[1].recipe.lr);
   EXPECT_NE(j.at("saes")[0].at("recipe").at("lr"), records[1].recipe.lr);
