@@ -8,7 +8,8 @@
 namespace gsae::cuda {
 namespace {
 
-// The sum over the threads before this one, and in `total` over all, in every thread. May be called again and again.
+// The sum over the threads before this one, and in `total` over all, in every thread. Once in a kernel: a second call
+// would have to wait until of_warp is read.
 template <int kWarps> __device__ int32_t block_sum_before(int32_t x, int32_t& total) {
   __shared__ int32_t of_warp[kWarps];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -17,7 +18,6 @@ template <int kWarps> __device__ int32_t block_sum_before(int32_t x, int32_t& to
     const int32_t before = __shfl_up_sync(kAllLanes, sum, step);
     if (lane >= step) sum += before;
   }
-  __syncthreads();  // an earlier call may still be reading
   if (lane == 31) of_warp[warp] = sum;
   __syncthreads();
   total = 0;
@@ -35,7 +35,8 @@ constexpr int kPart = 32 * kThreads;
 constexpr int kUnderWay = 8;          // loads of a thread
 constexpr int64_t kMostParts = 8192;  // of one launch: a block adds up the counts of all before it
 
-__global__ void __launch_bounds__(kThreads, 16)
+// 12 blocks: as many threads as the smallest SM has.
+__global__ void __launch_bounds__(kThreads, 12)
     mark_entries_kernel(uint32_t* marks, int32_t* counts, const float* __restrict__ zt, const float* b_enc,
                         const float* theta, float half, int64_t n, int parts) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -77,7 +78,7 @@ __global__ void __launch_bounds__(kThreads)
   for (; mine != 0; mine &= mine - 1) list[at++] = static_cast<uint16_t>(32 * threadIdx.x + __ffs(mine) - 1);
   __syncthreads();
 
-  const int64_t from = min(start + before, capacity), to = min(from + total, capacity);
+  const int64_t from = start + before, to = min(from + total, capacity);
   const int64_t row = int64_t{kPart} * (blockIdx.x % parts);
   const float bias = b_enc[latent];
   zt += latent * n + row;

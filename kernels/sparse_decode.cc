@@ -7,6 +7,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/dispatch_float.h"
 #include "kernels/parallel.h"
+#include "kernels/row_sums.h"
 
 namespace gsae {
 
@@ -29,65 +30,8 @@ void sparse_decode(Context& ctx, Tensor dx, Tensor error, Tensor l0, Tensor dbia
 
 namespace {
 
-constexpr int64_t kRows = 16;    // of a range, unless their partial sums do not fit
-constexpr int kStage = 64;       // entries that are looked up before their rows are read
-constexpr int kTogether = 4;     // rows of W_dec that one pass over x_hat or dx reads
-constexpr int64_t kAhead = 512;  // bytes of a row that are asked for early: from there on the processor sees a stream
-
-template <class T> void prefetch(const T* row, int64_t d) {
-  const auto* bytes = reinterpret_cast<const char*>(row);
-  const int64_t size = std::min(kAhead, d * static_cast<int64_t>(sizeof(T)));
-  for (int64_t at = 0; at < size; at += 64) __builtin_prefetch(bytes + at);
-}
-
-// out += z[0] w[0] + z[1] w[1] + ..., in this order for each element.
-template <class T> void add_rows(float* out, const float* z, const T* const* w, int count, int64_t d) {
-  int k = 0;
-  for (; k + kTogether <= count; k += kTogether) {
-    for (int ahead = k + kTogether; ahead < std::min(count, k + 2 * kTogether); ++ahead) prefetch(w[ahead], d);
-    const T *w0 = w[k], *w1 = w[k + 1], *w2 = w[k + 2], *w3 = w[k + 3];
-    const float z0 = z[k], z1 = z[k + 1], z2 = z[k + 2], z3 = z[k + 3];
-#pragma omp simd
-    for (int64_t c = 0; c < d; ++c) {
-      float sum = out[c] + z0 * to_float(w0[c]);
-      sum += z1 * to_float(w1[c]);
-      sum += z2 * to_float(w2[c]);
-      out[c] = sum + z3 * to_float(w3[c]);
-    }
-  }
-  for (; k < count; ++k) {
-    const T* row = w[k];
-    const float weight = z[k];
-#pragma omp simd
-    for (int64_t c = 0; c < d; ++c) out[c] += weight * to_float(row[c]);
-  }
-}
-
-// dot[k] = x . w[k]
-template <class T> void dot_rows(float* dot, const float* x, const T* const* w, int count, int64_t d) {
-  int k = 0;
-  for (; k + kTogether <= count; k += kTogether) {
-    for (int ahead = k + kTogether; ahead < std::min(count, k + 2 * kTogether); ++ahead) prefetch(w[ahead], d);
-    const T *w0 = w[k], *w1 = w[k + 1], *w2 = w[k + 2], *w3 = w[k + 3];
-    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-    for (int64_t c = 0; c < d; ++c) {
-      s0 += x[c] * to_float(w0[c]);
-      s1 += x[c] * to_float(w1[c]);
-      s2 += x[c] * to_float(w2[c]);
-      s3 += x[c] * to_float(w3[c]);
-    }
-    dot[k] = s0, dot[k + 1] = s1, dot[k + 2] = s2, dot[k + 3] = s3;
-  }
-  for (; k < count; ++k) {
-    const T* row = w[k];
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t c = 0; c < d; ++c) sum += x[c] * to_float(row[c]);
-    dot[k] = sum;
-  }
-}
-
+constexpr int64_t kRows = 16;  // of a range, unless their partial sums do not fit
+constexpr int kStage = 64;     // entries that are looked up before their rows are read
 template <class T> struct Rows {
   const int32_t *row_begin, *latent, *place;
   const float *z, *theta;
@@ -173,17 +117,7 @@ void cpu::sparse_decode(Context& ctx, Tensor dx, Tensor error, Tensor l0, Tensor
       }
     });
   });
-  constexpr int64_t kStripe = 64;
-  float* db = dbias.data<float>();
-  parallel_for(d, kStripe, [&](int64_t begin, int64_t end) {
-    float sum[kStripe] = {};
-    for (int64_t k = 0; k < ranges; ++k) {
-      const float* part = scratch + k * 2 * d + begin;
-#pragma omp simd
-      for (int64_t c = 0; c < end - begin; ++c) sum[c] += part[c];
-    }
-    for (int64_t c = begin; c < end; ++c) db[c] += sum[c - begin];
-  });
+  add_partials(dbias.data<float>(), scratch, ranges, 2 * d, d);
 }
 
 }  // namespace gsae

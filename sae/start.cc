@@ -85,6 +85,12 @@ void set_thresholds(Context& ctx, Tensor threshold, float theta) {
   ctx.synchronize();
 }
 
+// Of a tile of so many rows and latents: those that theta comes from. The quantile of 8M values is as good as of all.
+int64_t sampled_latents(int64_t rows, int64_t latents) {
+  constexpr int64_t kMostValues = 1 << 23;
+  return std::clamp<int64_t>(kMostValues / rows, 1, latents);
+}
+
 // The start from data, with W_enc = W_dec in place: b_dec, theta for that W_enc, and the factor. One tile of rows is
 // enough: the quantile is over rows * latents values, and the factor over rows * d.
 struct DataStart {
@@ -92,7 +98,7 @@ struct DataStart {
 
   DataStart(Context& ctx, const SaeState& s, const StepWorkspace& w, const Recipe& recipe) {
     const int64_t batch = w.x.dim[0], d = s.width(), F = s.latent_count(), n = w.dense.x_hat.dim[0],
-                  tile = w.dense.grad.latents(), sampled = std::min(tile, kMostSampled);
+                  tile = w.dense.grad.latents(), sampled = sampled_latents(n, tile);
     HostTensor x({batch, d}), mean({d});
     copy(ctx, x.tensor, w.x);
     ctx.synchronize();
@@ -133,11 +139,14 @@ struct DataStart {
       }
     if (square > 0 && dot > 0) gain = static_cast<float>(dot / square);
   }
-
-  static constexpr int64_t kMostSampled = 1 << 16;
 };
 
 }  // namespace
+
+int64_t start_bytes(const StepSizes& s, int64_t width) {
+  const int64_t values = s.batch * width + s.rows * (sampled_latents(s.rows, s.latents) + width);
+  return values * static_cast<int64_t>(sizeof(float));
+}
 
 void refresh_copies(Context& ctx, SaeState& s) {
   if (s.precision() != DType::kBF16) return;

@@ -21,6 +21,9 @@ namespace gsae {
 // random, and as good as all.
 void start_training(Context& ctx, SaeState& s, StepWorkspace& w, const Recipe& recipe);
 
+// Of the host's memory, that a start from data takes meanwhile.
+int64_t start_bytes(const StepSizes& sizes, int64_t width);
+
 // Copies given parameters (f32, normalised units, in the host's memory, W_enc as files have it) into the state; shapes
 // must agree.
 void start_from(Context& ctx, SaeState& s, const SaeParameters& given);

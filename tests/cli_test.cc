@@ -81,8 +81,8 @@ TEST_P(CliImpossible, OptionsOfTrainAreUsageErrorsThatSayWhatMayBe) {
 INSTANTIATE_TEST_SUITE_P(
     Values, CliImpossible,
     testing::Values(
-        Impossible{"--layer", "6", "--layer", "0 to 5"}, Impossible{"--layer", "-1", "--layer", "0 to 5"},
-        Impossible{"--layer", "two", "--layer", "0 to 5"}, Impossible{"--site", "nowhere", "res", "mlp"},
+        Impossible{"--layer", "6", "--layer", "0 to 5"}, Impossible{"--layer", "-1", "--layer", "0-25"},
+        Impossible{"--layer", "two", "--layer", "0-25"}, Impossible{"--site", "nowhere", "res", "mlp"},
         Impossible{"--width", "0", "--width", "from 1"}, Impossible{"--width", "-4k", "--width", "from 1"},
         Impossible{"--width", "wide", "wide", "16k"}, Impossible{"--width", "1e30", "1e30", "16k"},
         Impossible{"--l0", "0", "--l0", "0.1"}, Impossible{"--l0", "65", "--l0", "64"},  // more than the width

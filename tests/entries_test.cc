@@ -214,6 +214,9 @@ TEST_P(EntriesOn, NoneAndAll) {
   expect_right(p, 16);
   std::fill(p.theta.begin(), p.theta.end(), -1000);
   expect_right(p, 16);
+  Problem full = problem(64, 40, 0);  // of as many places as whole blocks have threads
+  std::fill(full.theta.begin(), full.theta.end(), -1000);
+  expect_right(full, 40, 0);
 }
 
 // By hand: half 1/2.
@@ -270,9 +273,15 @@ TEST_P(EntriesOn, Overflow) {
     }
 }
 
-// A capacity of which hardly anything is used; on cuda a block of the sort has several pieces then, more than one of
-// them full.
-TEST_P(EntriesOn, LargeCapacity) { expect_right(problem(260, 40, 0.25), 40, (2 << 20) + 1); }
+// A capacity of which hardly anything is used; on cuda a block of the sort has several pieces then. So many that all
+// blocks have some are for a GPU.
+TEST_P(EntriesOn, LargeCapacity) {
+  expect_right(problem(260, 40, 0.25), 40, (2 << 20) + 1);
+  if (!on_cuda() || emulated(ctx)) return;
+  Problem p = problem(1024, 2100, 0);
+  std::fill(p.theta.begin(), p.theta.end(), -1000);
+  expect_right(p, 1000);
+}
 
 // Lists of an earlier step leave no trace.
 TEST_P(EntriesOn, Again) {
@@ -348,13 +357,15 @@ TEST_P(EntriesOn, TileBeyond32Bits) {
     zt = view(host.get(), {kLatents, kBatch});
   }
   const std::vector<int32_t> rows{0, 7, kBatch - 1, 3, kBatch - 2, kBatch - 1}, owners{0, 0, 64, 127, 128, 128};
-  const std::vector<float> values{2, 3, 4, 5, 6, 7};
-  for (size_t k = 0; k < values.size(); ++k)
-    copy(ctx, zt.rows(owners[k], owners[k] + 1).reshape({kBatch}).rows(rows[k], rows[k] + 1),
-         view(const_cast<float*>(&values[k]), {1}));
-  ctx.synchronize();
-  const Guarded bias(ctx, DType::kF32, {kLatents}, std::vector<float>(kLatents, 0)),
-      theta(ctx, DType::kF32, {kLatents}, std::vector<float>(kLatents, 1));
+  const std::vector<float> values{2, 3, 200, 300, 301, 302};
+  std::vector<float> biases, thetas;  // other ones for each
+  for (int64_t i = 0; i < kLatents; ++i) biases.push_back(float(i)), thetas.push_back(float(i + 1));
+  for (size_t k = 0; k < values.size(); ++k) {
+    float z = values[k] - biases[owners[k]];
+    copy(ctx, zt.rows(owners[k], owners[k] + 1).reshape({kBatch}).rows(rows[k], rows[k] + 1), view(&z, {1}));
+    ctx.synchronize();  // before z goes
+  }
+  const Guarded bias(ctx, DType::kF32, {kLatents}, biases), theta(ctx, DType::kF32, {kLatents}, thetas);
   GuardedEntries e(ctx, kBatch, kLatents, 10);
   clear_entries(ctx, e);
   select_entries(ctx, e, zt, bias, theta, 0.5f, 0);

@@ -7,7 +7,9 @@
 #include "tests/command.h"
 #include "tests/harness.h"
 #include "tests/paths.h"
+#include "tests/threads.h"
 #include "tools/evaluate.h"
+#include "tools/lay_out.h"
 
 namespace gsae::test {
 namespace {
@@ -35,6 +37,16 @@ std::string constant_sae(const TempFolder& dir, const std::string& name, float b
                          {"b_dec", {d}, bias.data()},
                          {"threshold", {1}, threshold.data()}});
   return dir / name;
+}
+
+// Contexts of pseudo-random tokens, as a file.
+std::string random_tokens(const TempFolder& dir, int64_t B, int64_t T) {
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < B * T; ++i) ids.push_back(i % T == 0 ? 2 : int32_t(3 + i * 7919 % 1000));
+  SafetensorsWriter data(dir / "tokens.safetensors", {{"tokens", "I32", {B, T}}});
+  data.append("tokens", ids.data(), ids.size() * sizeof(int32_t));
+  data.close();
+  return dir / "tokens.safetensors";
 }
 
 struct EvalOn : OnDevice {};
@@ -76,16 +88,11 @@ TEST_P(EvalOn, AgreesWithTheCpu) {
   const TempFolder dir;
   const std::string constant = constant_sae(dir, "zero.npz", 0);
   const int64_t B = emulated(ctx) ? 2 : 4, T = emulated(ctx) ? 24 : 128;
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < B * T; ++i) ids.push_back(i % T == 0 ? 2 : int32_t(3 + i * 7919 % 1000));
-  SafetensorsWriter data(dir / "tokens.safetensors", {{"tokens", "I32", {B, T}}});
-  data.append("tokens", ids.data(), ids.size() * sizeof(int32_t));
-  data.close();
+  const std::string tokens = random_tokens(dir, B, T);
   const auto run = [&](const std::string& device, const std::string& json, const std::vector<std::string>& more) {
-    std::vector<std::string> words{
-        "eval",    "--model", "demo",   "--quiet", "--data",    dir / "tokens.safetensors", "--split",  "all",
-        "--layer", "3",       "--site", "res",     "--context", std::to_string(T),          "--device", device,
-        "--json",  dir / json};
+    std::vector<std::string> words{"eval",     "--model", "demo",   "--quiet", "--data", tokens,      "--split",
+                                   "all",      "--layer", "3",      "--site",  "res",    "--context", std::to_string(T),
+                                   "--device", device,    "--json", dir / json};
     words.insert(words.end(), {"--sae", kGolden + "params.npz", constant});
     words.insert(words.end(), more.begin(), more.end());
     const CommandResult r = run_command(words);
@@ -110,6 +117,99 @@ TEST_P(EvalOn, AgreesWithTheCpu) {
       EXPECT_EQ(metrics.at("saes").at(i).at(key), a.at(key)) << key;
   }
   EXPECT_EQ(value(got.at("saes").at(1).at("loss_recovered")), 0);  // the zero ablation itself, to the bit
+}
+
+// SAEs of several layers and sites, each with the figures that it has alone, whatever its company and its order, and
+// whether all are on the device or one at a time: to the bit.
+TEST_P(EvalOn, EachOfASuiteAsAlone) {
+  const Threads one(1);  // they wait for each other on a busy machine
+  const TempFolder dir;
+  const int64_t B = 2, T = emulated(ctx) ? 16 : 64, contexts = emulated(ctx) ? 3 : 5;
+  const Gemma2 model(ctx, demo_data("model"), DType::kF32);
+  std::vector<EvaluationTarget> targets;
+  int loads = 0;
+  const auto add = [&](Site site, int64_t layer, const std::string& path) {
+    const SaeFile file = list_saes(path).at(0);
+    targets.push_back({.name = name(site), .site = site, .layer = layer, .width = file.width, .latents = file.latents});
+    targets.back().load = [file, &loads] { return ++loads, load_sae(file); };
+  };
+  add(Site::kRes, 3, kGolden + "params.npz");
+  add(Site::kMlp, 1, constant_sae(dir, "three.npz", 3));
+  add(Site::kRes, 3, constant_sae(dir, "seven.npz", 7));
+  add(Site::kPre, 5, constant_sae(dir, "five.npz", 5));
+  add(Site::kMlp, 1, constant_sae(dir, "zero.npz", 0));
+  TokenStreamOptions text;
+  text.files = {random_tokens(dir, contexts, T)};
+  text.context = T, text.vocab_size = model.config().vocab, text.split = TokenStreamOptions::Split::kAll;
+  Progress progress(true);
+  const auto run = [&](std::span<const EvaluationTarget> of, int64_t bytes) {
+    Buffer activations_memory, memory;
+    const auto activations = allocate<Gemma2::Activations>(ctx.device(), activations_memory, model, B, T);
+    const auto room = allocate<EvaluationMemory>(ctx.device(), memory, model, B, T, of);
+    TokenStream stream(text);
+    loads = 0;
+    const Evaluation e = evaluate(ctx, model, *activations, *room, stream, of, {.bytes = bytes}, progress);
+    EXPECT_EQ(loads, int(of.size()));
+    EXPECT_EQ(e.contexts, contexts);
+    return e;
+  };
+  const Evaluation all = run(targets, std::numeric_limits<int64_t>::max());
+  EXPECT_GT(all.saes[0].metrics.l0.value, 1);
+  for (const int64_t bytes : {int64_t{1}, measure<SaeParameters>(int64_t{192}, int64_t{4096}) + 8000}) {
+    const Evaluation groups = run(targets, bytes);
+    EXPECT_EQ(to_json(groups), to_json(all));
+    ASSERT_EQ(groups.saes.size(), targets.size());
+    for (size_t i = 0; i < targets.size(); ++i) EXPECT_EQ(to_json(groups, i), to_json(all, i)) << i << " of " << bytes;
+  }
+  // the zero ablation itself, in the pass of another layer than the one before it
+  EXPECT_EQ(all.saes[4].loss.recovered_zero.value, 0);
+  EXPECT_NE(all.saes[1].loss.recovered_zero.value, 0);
+}
+
+// Losses over the first contexts alone: those of a run over no more; and everything else that of a run without losses.
+TEST_P(EvalOn, LossesOfTheFirstContexts) {
+  if (GetParam() == Device::kCpu && !cpu::has_bf16_products())
+    GTEST_SKIP() << "oneDNN's product for AVX2 sums in an order that follows the shape";
+  const TempFolder dir;
+  const int64_t T = emulated(ctx) ? 16 : 256, contexts = emulated(ctx) ? 5 : 20;
+  const std::string tokens = random_tokens(dir, contexts, T);
+  int runs = 0;
+  const auto run = [&](const std::vector<std::string>& more) {
+    const std::string json = dir / std::to_string(++runs) + ".json";
+    std::vector<std::string> words{"eval",      "--model",
+                                   "demo",      "--quiet",
+                                   "--data",    tokens,
+                                   "--split",   "all",
+                                   "--layer",   "3",
+                                   "--site",    "res",
+                                   "--context", std::to_string(T),
+                                   "--device",  name(GetParam()),
+                                   "--sae",     kGolden + "params.npz",
+                                   "--json",    json};
+    words.insert(words.end(), more.begin(), more.end());
+    const CommandResult r = run_command(words);
+    EXPECT_EQ(r.status, 0) << r.err;
+    return read_json(json);
+  };
+  const auto metrics = run({"--no-losses"}).at("saes").at(0);
+  for (const int64_t first : emulated(ctx) ? std::vector<int64_t>{2} : std::vector<int64_t>{5, 8, 11}) {
+    const auto some = run({"--loss-contexts", std::to_string(first)}), few = run({"--contexts", std::to_string(first)});
+    EXPECT_EQ(some.at("contexts"), contexts);
+    EXPECT_EQ(some.at("loss_contexts"), first);
+    EXPECT_EQ(some.at("predicted_tokens"), first * (T - 1));
+    EXPECT_EQ(some.at("lm_loss"), few.at("lm_loss"));
+    const auto &a = some.at("saes").at(0), &b = few.at("saes").at(0);
+    for (const char* key : {"spliced_loss", "delta_loss", "delta_loss_zero_ablation", "loss_recovered"})
+      EXPECT_EQ(a.at(key), b.at(key)) << key << " of " << first;
+    EXPECT_NE(a.at("fvu"), b.at("fvu"));
+    for (const char* key : {"tokens", "contexts", "l0", "mse", "cosine", "norm_ratio", "dead_latents", "density"})
+      EXPECT_EQ(a.at(key), metrics.at(key)) << key << " of " << first;
+    // the sum of x, in f64, is one of sums over batches, which begin elsewhere
+    EXPECT_NEAR(value(a.at("fvu")), value(metrics.at("fvu")), 1e-13);
+  }
+  const CommandResult r = run_eval({"--loss-contexts", "9", "--contexts", "8"});
+  EXPECT_EQ(r.status, 2);
+  EXPECT_NE(r.err.find("--loss-contexts 9: must be at most 8"), std::string::npos) << r.err;
 }
 
 // x_hat = 0 is the zero ablation itself, to the bit; with another constant, all of it differs. Two
@@ -206,6 +306,52 @@ TEST(Eval, RefusesWhatCannotBe) {
   write_bytes(dir / "there.json", "{}");
   expect({"--json", dir / "there.json"}, 1, "--force");
   EXPECT_EQ(read_bytes(dir / "there.json"), "{}");
+}
+
+// More than four SAEs: one a row, in the order of a Pareto front.
+TEST(Eval, TheTableOfASuite) {
+  Evaluation e{
+      .contexts = 40, .context = 256, .loss_contexts = 8, .predicted = 2040, .lm_loss = {2.5, 0.01}, .saes = {}};
+  std::vector<EvaluationTarget> targets;
+  const auto add = [&](Site site, int64_t layer, int64_t latents, double l0, double asked, double fvu) {
+    targets.push_back({.name = fmt::format("{}.{}/{}/{}", name(site), layer, latents, l0),
+                       .site = site,
+                       .layer = layer,
+                       .latents = latents,
+                       .l0 = asked});
+    Evaluation::Sae sae;
+    sae.metrics.tokens = 9999;
+    sae.metrics.l0 = {l0, 0.12}, sae.metrics.fvu = {fvu, 0.0007};
+    sae.metrics.fired.assign(static_cast<size_t>(latents), 1);
+    sae.metrics.fired[0] = 0;
+    sae.loss.delta = {0.125, 0.003}, sae.loss.recovered_zero = {0.97, 0.001};
+    e.saes.push_back(sae);
+  };
+  add(Site::kRes, 3, 64, 31, 32, 0.11);
+  add(Site::kRes, 3, 64, 8.25, 8, 0.31);
+  add(Site::kAtt, 3, 64, 40, 0, 0.2);
+  add(Site::kRes, 3, 32, 50, 0, 0.4);
+  const std::string columns = evaluation_table(e, targets);
+  EXPECT_NE(columns.find("norm ratio"), std::string::npos) << columns;
+  EXPECT_NE(columns.find("res.3/64/8.25"), std::string::npos) << columns;
+  add(Site::kRes, 0, 128, 60, 64, 0.5);
+  EXPECT_EQ(evaluation_table(e, targets),
+            R"(LM loss 2.500 ± 0.010 nats per token (perplexity 12.18), 2040 tokens in 8 contexts of 256
+9999 tokens without BOS, EOS and padding in 40 contexts; ± standard error over contexts
+
+               asked L0            L0                FVU       delta loss        recovered    dead
+res.0/128/60         64  60.00 ± 0.12  0.50000 ± 0.00070  0.1250 ± 0.0030  0.9700 ± 0.0010  0.78 %
+att.3/64/40           -  40.00 ± 0.12  0.20000 ± 0.00070  0.1250 ± 0.0030  0.9700 ± 0.0010  1.56 %
+res.3/32/50           -  50.00 ± 0.12  0.40000 ± 0.00070  0.1250 ± 0.0030  0.9700 ± 0.0010  3.12 %
+res.3/64/8.25         8   8.25 ± 0.12  0.31000 ± 0.00070  0.1250 ± 0.0030  0.9700 ± 0.0010  1.56 %
+res.3/64/31          32  31.00 ± 0.12  0.11000 ± 0.00070  0.1250 ± 0.0030  0.9700 ± 0.0010  1.56 %
+
+L0: mean count of f > 0
+FVU: sum |x_hat - x|^2 / sum |x - mean x|^2
+delta loss: L_spliced - L_clean
+recovered: (L_zero - L_spliced) / (L_zero - L_clean)
+dead: latents that never fired here
+)");
 }
 
 TEST(Eval, NothingToEvaluateOn) {

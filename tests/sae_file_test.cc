@@ -134,6 +134,14 @@ TEST(SaeFile, SaeLensSettings) {
   EXPECT_EQ(old[0].location.layer, 5);
   EXPECT_EQ(old[0].location.model, "gemma-2-9b");
 
+  const auto listed = list_saes(dir / "old");
+  ASSERT_EQ(listed.size(), 1u);
+  EXPECT_EQ(listed[0].location.layer, 5);
+  EXPECT_EQ(listed[0].width, old[0].params.width());
+  EXPECT_EQ(listed[0].latents, old[0].params.latents());
+  EXPECT_EQ(host_values(load_sae(listed[0]).params.b_enc), host_values(old[0].params.b_enc));
+
+  EXPECT_ERROR(list_saes(saelens(dir, "listed", {{"architecture", "topk"}})), "topk");
   EXPECT_ERROR(load_saes(saelens(dir, "a", {{"architecture", "topk"}})), "topk");
   EXPECT_ERROR(load_saes(saelens(dir, "b", {{"architecture", nullptr}})), "standard");  // SAELens' default
   EXPECT_ERROR(load_saes(saelens(dir, "c", {{"normalize_activations", "layer_norm"}})), "layer_norm");
@@ -162,6 +170,7 @@ TEST(SaeFile, WritesAndReadsOurFolder) {
   const std::string folder = dir / "run/layer_3/width_3/average_l0_2";
   SaeDescription description;
   description.location = {.model = "demo", .site = "mlp", .layer = 4};
+  description.name = "mlp.4/3/l0_2";
   description.l0 = 2, description.tokens = 1000, description.seed = 7, description.input_scale = 1.5;
   write_sae_folder(folder, a.params(), description);
   write_sae_folder(dir / "run/layer_5/b", a.params(), {});
@@ -169,6 +178,7 @@ TEST(SaeFile, WritesAndReadsOurFolder) {
   write_npz(dir / "run/checkpoints/7/params.npz", a.members());
 
   const auto j = read_json(folder + "/config.json");
+  EXPECT_EQ(j["sae"], "mlp.4/3/l0_2");
   EXPECT_EQ(j["site"], "mlp");
   EXPECT_EQ(j["layer"], 4);
   EXPECT_EQ(j["width"], 2);
@@ -192,6 +202,18 @@ TEST(SaeFile, WritesAndReadsOurFolder) {
     EXPECT_EQ(host_values(saes[0].params.b_dec), a.b_dec);
     EXPECT_EQ(host_values(saes[0].params.threshold), a.threshold);
   }
+  // and the same without their parameters
+  const auto listed = list_saes(dir / "run");
+  ASSERT_EQ(listed.size(), 2u);
+  EXPECT_EQ(listed[0].path, folder + "/params.npz");
+  EXPECT_EQ(listed[0].name, "mlp.4/3/l0_2");
+  EXPECT_EQ(listed[0].l0, 2);
+  EXPECT_EQ(listed[0].width, 2);
+  EXPECT_EQ(listed[0].latents, 3);
+  EXPECT_EQ(listed[0].location.site, "mlp");
+  EXPECT_EQ(listed[1].location.layer, 5);
+  EXPECT_EQ(listed[1].name, "");
+  EXPECT_EQ(host_values(load_sae(listed[0]).params.W_enc), a.W_enc);
   const auto run = load_saes(dir / "run");  // every SAE of it, no checkpoint
   ASSERT_EQ(run.size(), 2u);
   EXPECT_EQ(run[0].location.layer, 4);
@@ -220,9 +242,12 @@ TEST(SaeFile, RefusesWhatIsNoSae) {
     m = a.members();
     m[0].shape = {6};
     EXPECT_ERROR(load(m), "W_enc");
+    EXPECT_ERROR(list_saes(path), "W_enc");
     m[0].shape = {0, 3};
     EXPECT_ERROR(load(m), "W_enc");
+    EXPECT_ERROR(list_saes(path), "W_enc");
     EXPECT_ERROR(load({}), "W_enc");
+    EXPECT_ERROR(list_saes(path), "W_enc");
   }
   for (const float bad : {nan, inf, -inf}) {
     Arrays a;
@@ -243,6 +268,7 @@ TEST(SaeFile, RefusesWhatIsNoSae) {
   Arrays good;
   write_npz(dir / "gemma-scope-2b-pt-transcoders/params.npz", good.members());
   EXPECT_ERROR(load_saes(dir / "gemma-scope-2b-pt-transcoders"), "transcoder");
+  EXPECT_ERROR(list_saes(dir / "gemma-scope-2b-pt-transcoders"), "transcoder");
 }
 
 TEST(SaeFile, SaysWhyItCannotWrite) {

@@ -96,7 +96,15 @@ INSTANTIATE_TEST_SUITE_P(
                     Impossible{{"--l0", "8", "--input-scale", "nan"}, {"--input-scale"}},
                     Impossible{{"--l0", "8", "--input-scale", "-2"}, {"--input-scale"}},
                     Impossible{{"--l0", "8", "--log-every", "0"}, {"--log-every"}},
-                    Impossible{{"--l0", "8", "--site", "res,mlp"}, {"one layer and one site"}},
+                    Impossible{{"--l0", "8,200"}, {"--l0 200", "128"}}, Impossible{{"--l0", "8,"}, {"--l0 ", "0.1"}},
+                    Impossible{{"--lambda", "0.1,x"}, {"--lambda x"}},
+                    Impossible{{"--lambda", "0.1,0.2", "--l0", "8,16", "--preset", "gemma-scope-2"}, {"a list"}},
+                    Impossible{{"--l0", "8", "--passes", "2"}, {"--passes 2", "auto"}},
+                    Impossible{{"--l0", "8", "--passes", "few"}, {"--passes", "few"}},
+                    Impossible{{"--l0", "8", "--sae-step", "fast"}, {"--sae-step", "dense", "sparse"}},
+                    Impossible{{"--l0", "8", "--eval-loss-contexts", "-1"}, {"--eval-loss-contexts -1", "at least 0"}},
+                    Impossible{{"--l0", "8", "--site", "res,mlp", "--init", "a.safetensors"},
+                               {"--init", "one --width"}},
                     Impossible{{"--l0", "8", "--activations", "x.safetensors"}, {"--activations", "--model"}}));
 
 TEST(TrainFailures, OptionsAreCheckedBeforeFilesAreOpened) {
@@ -108,6 +116,15 @@ TEST(TrainFailures, OptionsAreCheckedBeforeFilesAreOpened) {
   expect_outcome(run_binary({"train", "--activations", dir / "none", "--batch", "0"}), 2, {"--batch"});
   expect_outcome(run_binary({"train", "--activations", dir / "none", "--layer", "1-2"}), 2, {"1-2"});
   expect_outcome(run_binary({"train", "--activations", dir / "none", "--layer", "-1"}), 2, {"-1"});
+  expect_outcome(run_binary({"train", "--width", "16k,0"}, no_cache), 2, {"--width 0"});
+  expect_outcome(run_binary({"train", "--width", "16k,64"}, no_cache), 2, {"--width 16k,64", "--l0"});
+  expect_outcome(run_binary({"train", "--layer", "3,x"}, no_cache), 2, {"--layer 3,x"});
+  expect_outcome(run_binary({"train", "--layer", "0-5,9-7"}, no_cache), 2, {"--layer 0-5,9-7", "3,7,10-12"});
+  expect_outcome(run_binary({"train", "--layer", "0-99999999999999"}, no_cache), 2, {"--layer 0-99999999999999"});
+  expect_outcome(run_binary({"train", "--site", "res,mlp,att", "--layer", "0-1000", "--l0", "8,16"}, no_cache), 2,
+                 {"1001 x 3 x 1 x 2 = 6006 SAEs", "4096"});
+  expect_outcome(run_binary({"train", "--layer", "0,1", "--input-scale", "2"}, no_cache), 2, {"--input-scale 2"});
+  expect_outcome(run_binary({"train", "--lr", "fast"}, no_cache), 2, {"--lr fast"});
 }
 
 TEST(TrainFailures, TheFolderMustBeNewOrEmpty) {
@@ -330,7 +347,7 @@ TEST(TrainFailures, TextThatHoldsNothingToEvaluateOnIsSaidBeforeTheTraining) {
   expect_outcome(run_binary(words), 1, {"held out", "--eval-contexts 0", "--data"});
   EXPECT_FALSE(fs::exists(dir / "run"));
   *(std::find(words.begin(), words.end(), "--eval-fraction") + 1) = "0";
-  expect_outcome(run_binary(words), 0, {"not be evaluated"});
+  expect_outcome(run_binary(words), 0, {"nothing will be evaluated"});
 }
 
 // Standard input ends, and a damaged line comes late: what was trained is saved.

@@ -144,7 +144,7 @@ TEST(Train, TheFolderOfARun) {
   const Outcome o = run_binary(words);
   expect_outcome(o, 0);
   EXPECT_EQ(o.err, "");  // --quiet: results only
-  for (const char* part : {"FVU", "res.3 256", "wrote "}) EXPECT_NE(o.out.find(part), std::string::npos) << part;
+  for (const char* part : {"FVU", "res.3/256/l0_8", "wrote "}) EXPECT_NE(o.out.find(part), std::string::npos) << part;
   EXPECT_EQ(o.out.find("memory plan"), std::string::npos);
 
   const std::string params = params_below(run), sae = fs::path(params).parent_path();
@@ -163,28 +163,39 @@ TEST(Train, TheFolderOfARun) {
   EXPECT_EQ(log[1].at("step"), 6);
   EXPECT_EQ(log[1].at("tokens"), 6 * 512);
   for (const auto& line : log)
-    for (const auto& [key, value] : line.items())
-      EXPECT_TRUE(value.is_number() && std::isfinite(value.get<double>())) << key << ": " << value;
+    for (const auto& [key, value] : line.items()) {
+      if (key == "sae") EXPECT_EQ(value, "res.3/256/l0_8");
+      else if (key == "step_kind") EXPECT_EQ(value, "dense");  // 8 of 256 latents are not worth lists
+      else if (key == "entries") EXPECT_TRUE(value.is_null());
+      else EXPECT_TRUE(value.is_number() && std::isfinite(value.get<double>())) << key << ": " << value;
+    }
   EXPECT_GT(log[1].at("tokens_per_second"), 0);
 
   // everything resolved: what was typed, and defaults that nobody typed
   const auto config = read_json(run + "/config.json");
   EXPECT_EQ(config.at("version"), GSAE_VERSION);
   EXPECT_EQ(config.at("seed"), 7);
-  EXPECT_EQ(config.at("layer"), 3);
-  EXPECT_EQ(config.at("site"), "res");
-  EXPECT_EQ(config.at("latents"), 256);
-  EXPECT_EQ(config.at("width"), 192);
+  EXPECT_EQ(config.at("steps"), 6);
+  EXPECT_EQ(config.at("batch"), 512);
   EXPECT_EQ(config.at("context"), 128);
+  EXPECT_EQ(config.at("eval_loss_contexts"), 5);  // of one SAE: all
+  ASSERT_EQ(config.at("saes").size(), 1u);
+  const auto& record = config.at("saes").at(0);
+  EXPECT_EQ(record.at("name"), "res.3/256/l0_8");
+  EXPECT_EQ(record.at("layer"), 3);
+  EXPECT_EQ(record.at("site"), "res");
+  EXPECT_EQ(record.at("latents"), 256);
+  EXPECT_EQ(record.at("width"), 192);
   EXPECT_NE(config.at("data").at(0).get<std::string>().find("corpus.jsonl.zst"), std::string::npos);
   EXPECT_GT(config.at("buffer_rows"), 0);
-  EXPECT_EQ(config.at("recipe").at("lr"), 0.002);
-  EXPECT_EQ(config.at("recipe").at("target_l0"), 8);
-  EXPECT_GT(config.at("recipe").at("bandwidth"), 0);
+  EXPECT_EQ(record.at("recipe").at("lr"), 0.002);
+  EXPECT_EQ(record.at("recipe").at("target_l0"), 8);
+  EXPECT_GT(record.at("recipe").at("bandwidth"), 0);
+  EXPECT_EQ(description.at("sae"), record.at("name"));
   EXPECT_EQ(description.at("tokens"), 6 * 512);
   EXPECT_EQ(description.at("average_l0"), l0);
   EXPECT_GT(description.at("lambda"), 0);  // where the controller had it at the end
-  EXPECT_EQ(description.at("input_scale"), config.at("input_scale"));
+  EXPECT_EQ(description.at("input_scale"), record.at("input_scale"));
 
   // folded: rows of unit norm, and on raw activations what eval.json says, by the command that evaluates (in f32, if
   // not told otherwise)
@@ -248,9 +259,7 @@ out = "{}"
   EXPECT_EQ(o.err, "");
   EXPECT_FALSE(fs::exists(dir / "from_file"));
   const auto config = read_json(dir / "run/config.json");
-  EXPECT_EQ(config.at("layer"), 1);
-  EXPECT_EQ(config.at("site"), "mlp");
-  EXPECT_EQ(config.at("latents"), 128);
+  EXPECT_EQ(config.at("saes").at(0).at("name"), "mlp.1/128/l0_8");
   EXPECT_EQ(config.at("tokens"), 1024);
   EXPECT_EQ(config.at("shuffle"), false);
   EXPECT_EQ(config.at("seed"), 4);
@@ -264,6 +273,8 @@ out = "{}"
   refused("[train]\nwidth = \"16k\"\n", {"[train]", "sections"});
   refused("steps = 4\ntokens = 400\n", {"--steps", "--tokens"});
   refused("quiet = maybe\n", {"quiet", "true or false"});
+  write_bytes(dir / "list.toml", "width = [\"128\", \"no\"]\n");  // as --width 128,no
+  expect_outcome(run_binary({"train", "--config", dir / "list.toml"}), 2, {"width 'no'", "16k"});
   const Outcome bad = run_binary({"train", "--config", dir / "missing.toml"});
   expect_outcome(bad, 2, {"missing.toml"});
 }
@@ -293,9 +304,8 @@ TEST(Train, WhatIsLearnedFromSavedActivationsIsNamedAfterThem) {
   words.push_back(dir / "run");
   expect_outcome(run_binary(words), 0, {"read once", "starts again"});  // 8 batches of 256 from 1260 rows
   const auto config = read_json(dir / "run/config.json");
-  EXPECT_EQ(config.at("layer"), 2);
-  EXPECT_EQ(config.at("site"), "att");
-  EXPECT_EQ(config.at("width"), 256);
+  EXPECT_EQ(config.at("saes").at(0).at("name"), "att.2/128/l0_8");
+  EXPECT_EQ(config.at("saes").at(0).at("width"), 256);
   EXPECT_TRUE(fs::exists(dir / "run/layer_2/width_128"));
   words.back() = dir / "other";
   words.insert(words.end(), {"--layer", "3", "--site", "att"});

@@ -128,6 +128,14 @@ struct HostParameters {
         b_enc(values(ctx, p.b_enc)),
         b_dec(values(ctx, of_b_dec)),
         threshold(values(ctx, p.threshold)) {}
+  HostParameters(Context& ctx, const SaeParameters& p)
+      : d(p.width()),
+        latents(p.latents()),
+        W_enc(values(ctx, p.W_enc)),
+        W_dec(values(ctx, p.W_dec)),
+        b_enc(values(ctx, p.b_enc)),
+        b_dec(values(ctx, p.b_dec)),
+        threshold(values(ctx, p.threshold)) {}
   HostParameters(Context& ctx, const SaeState& s) : HostParameters(ctx, s.p(), s.b_dec) {}
   bool operator==(const HostParameters&) const = default;
 };

@@ -293,15 +293,18 @@ bool can_evaluate(const TrainOptions& o, TokenStreamOptions held_out) {
 }
 
 void say_what_missed(const Run& run, const std::vector<TrainedSae>& results, const Evaluation& e) {
+  constexpr size_t kMostNamed = 4;
   std::string missed;
+  size_t count = 0;
   for (size_t i = 0; i < results.size(); ++i) {
     const Recipe& r = run.saes[i].recipe;
     const double l0 = e.saes[i].metrics.l0.value;
-    if (!r.controller || std::fabs(l0 / r.target_l0 - 1) <= kL0Tolerance) continue;
+    if (!r.controller || std::fabs(l0 / r.target_l0 - 1) <= kL0Tolerance || ++count > kMostNamed) continue;
     missed += fmt::format("{}L0 is {:.4g}, not the {:g} asked for\n",
                           results.size() > 1 ? run.saes[i].member.name() + ": " : "", l0, r.target_l0);
   }
   if (missed.empty() || run.options.common.quiet) return;
+  if (count > kMostNamed) missed += fmt::format("and {} more are off by over 5 %\n", count - kMostNamed);
   print(stderr, missed +
                     "the run was too short for it to settle, or the held-out text differs from the rest: more "
                     "--tokens, or a smaller --batch for more steps\n");
