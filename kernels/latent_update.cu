@@ -38,7 +38,7 @@ struct Dense {
 void update_latents(Context& ctx, const LatentState& s, const LatentTensors& g, Tensor rates, Tensor clock,
                     LatentUpdateOptions o) {
   const Range range("update_latents");
-  latent_update::update(ctx, latent_update::State(s, rates, clock, o), Dense(g), s.p.latents(), s.p.width(), 1);
+  launch_update_latents(ctx, LatentPointers(s, rates, clock, o), Dense(g), s.p.latents(), s.p.width(), 1);
 }
 
 }  // namespace gsae::cuda

@@ -233,7 +233,7 @@ void update_listed_latents(Context& ctx, const LatentState& s, const Entries& e,
     else sum_rows.template operator()<1>();
     // Few latents for each team where there are few of them; where there are many, fewer teams that have nothing to do.
     const int group = static_cast<int>(std::clamp<int64_t>(latents >> 14, 1, 64));
-    latent_update::update(ctx, latent_update::State(s, rates, clock, o), l, latents, width, group);
+    launch_update_latents(ctx, LatentPointers(s, rates, clock, o), l, latents, width, group);
   });
 }
 
