@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "sae/sae_trainer.h"
+#include "sae/start.h"
 #include "sae/step_workspace.h"
 #include "tools/lay_out.h"
 #include "tools/options.h"
@@ -73,7 +74,7 @@ SuitePlan plan_suite(Device device, MemoryPlan& plan, const SuiteSizes& s) {
     const auto [d, F] = size;
     states += count * state_bytes(d, F, s.precision);
     workspace = std::max(workspace, workspace_bytes(device, s.batch, d, F, s.precision));
-    result = std::max(result, measure<SaeParameters>(d, F));
+    result = std::max({result, measure<SaeParameters>(d, F), start_bytes(step_sizes(device, s.batch, d, F), d)});
   }
   const bool several = s.saes.size() > 1;
   const std::string format = s.precision == DType::kBF16 ? "f32, and bf16 copies" : "f32";

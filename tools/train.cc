@@ -16,6 +16,7 @@
 #include "tools/interrupt.h"
 #include "tools/lay_out.h"
 #include "tools/machine.h"
+#include "tools/passes.h"
 #include "tools/remedies.h"
 #include "tools/run_plan.h"
 #include "tools/trained_sae.h"
@@ -133,10 +134,29 @@ class SuiteRun {
     return c;
   }
 
+  // The suite as --passes wants it: in one part, in as few as fit, or in so many of about a size.
+  std::vector<std::vector<size_t>> split() const {
+    const auto part = [](const std::vector<int>& saes) { return std::vector<size_t>(saes.begin(), saes.end()); };
+    std::vector<int> all(run_.saes.size());
+    std::iota(all.begin(), all.end(), 0);
+    const std::vector<SaeShape> suite = shapes(part(all));
+    std::vector<std::vector<int>> parts{all};
+    if (run_.plan.passes == 0) {
+      parts = split_into_passes(
+          suite, [&](const std::vector<int>& saes) { return source_.plan(choices(part(saes))).memory.fits(); });
+      if (parts.empty()) parts = {all};  // not even one by one: the plan of all says what would help
+    }
+    for (size_t most = all.size() / std::max<int64_t>(run_.plan.passes, 1); run_.plan.passes > 1; ++most) {
+      parts = split_into_passes(suite, [&](const std::vector<int>& saes) { return saes.size() <= most; });
+      if (!parts.empty() && int64_t(parts.size()) <= run_.plan.passes) break;
+    }
+    std::vector<std::vector<size_t>> result;
+    for (const std::vector<int>& saes : parts) result.push_back(part(saes));
+    return result;
+  }
+
   void make_passes() {
-    std::vector<size_t> all(run_.saes.size());
-    std::iota(all.begin(), all.end(), size_t{0});
-    std::vector<std::vector<size_t>> parts{all};
+    const std::vector<std::vector<size_t>> parts = split();
     for (const std::vector<size_t>& saes : parts) {
       Pass pass;
       pass.saes = saes, pass.number = int64_t(passes_.size()) + 1, pass.of = int64_t(parts.size());
