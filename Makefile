@@ -3,6 +3,7 @@ JOBS ?= $(shell nproc)
 BENCH ?= .
 BENCH_ARGS ?=
 DEMO_OUT := out/demo
+DEMO_SUITE_OUT := out/demo-suite
 
 # The CUDA Toolkit, if it is here: nvcc for the GPU's build, headers for the emulation that is tested without a GPU.
 NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
@@ -47,6 +48,14 @@ demo: setup
 	@echo "==> training an SAE on layer 3 of the demo model: 4k latents, L0 32, 2M tokens, into $(DEMO_OUT);"
 	@echo "==> then evaluating it on held-out text"
 	./gemma_sae train --model demo --layer 3 --width 4k --l0 32 --tokens 2M --context 256 --out $(DEMO_OUT)
+
+# 18 SAEs over one forward pass of the model.
+demo-suite: setup
+	@$(MAKE) --no-print-directory all
+	@if [ -e $(DEMO_SUITE_OUT) ]; then echo "==> removing $(DEMO_SUITE_OUT), the earlier one"; rm -r $(DEMO_SUITE_OUT); fi
+	@echo "==> training 18 SAEs in one pass: layers 0 to 5 of the demo model, sites att, mlp and res, 4k latents, L0 32,"
+	@echo "==> 1M tokens, into $(DEMO_SUITE_OUT); then evaluating them on held-out text"
+	./gemma_sae train --model demo --layer 0-5 --site res,mlp,att --width 4k --l0 32 --tokens 1M --context 256 --out $(DEMO_SUITE_OUT)
 
 # The release build first: it fails sooner, and it is the code that people run. The sanitized build with the emulated
 # GPU holds all that the sanitized build without it does.
@@ -110,6 +119,7 @@ clean:
 help:
 	@echo "make            builds ./gemma_sae, with CUDA where nvcc is"
 	@echo "make demo       installs what is missing, builds, trains and evaluates an SAE on the bundled model"
+	@echo "make demo-suite the same for 18 SAEs over one forward pass: six layers, three sites"
 	@echo "make test       every test: a release build, the sanitizers with the emulated GPU, the build for GPUs"
 	@echo "make bench      the benchmarks; BENCH=REGEX chooses programs, BENCH_ARGS=... is handed to each"
 	@echo "make bundle     a folder that runs on a machine with a GPU and nothing installed (docs/gpu.md)"
@@ -118,4 +128,4 @@ help:
 	@echo "make clean      removes what was built"
 	@echo "JOBS=N: processes at a time (now $(JOBS)); NVCC= : without CUDA; GSAE_CUDA_ARCHS='80;90': for these GPUs"
 
-.PHONY: all setup demo test bench resources bundle clean help
+.PHONY: all setup demo demo-suite test bench resources bundle clean help

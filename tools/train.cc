@@ -221,7 +221,8 @@ class SuiteRun {
     const Recipe& r = run_.saes[pass.saes[0]].recipe;
     const std::string steps = fmt::format("{} steps of {}, preset {}", run_.plan.steps, run_.plan.batch, r.preset);
     if (pass.saes.size() > 1)
-      return fmt::format("training {} SAEs on {} places: {}", pass.saes.size(), pass.places.size(), steps);
+      return fmt::format("training {} SAEs on {} place{}: {}", pass.saes.size(), pass.places.size(),
+                         pass.places.size() == 1 ? "" : "s", steps);
     const SuiteMember& m = run_.saes[pass.saes[0]].member;
     return fmt::format("training {} latents on {}.{}: {}, {}", m.latents, name(m.site), m.layer, steps,
                        r.controller ? fmt::format("L0 {:g}", r.target_l0) : fmt::format("lambda {:g}", r.lambda));
