@@ -255,6 +255,7 @@ TEST_P(Forward, FromALayerOnTheSameBits) {
       EXPECT_EQ(e.got.size(), size_t(6 * (layers - first)));
       for (const auto& [key, values] : e.got) EXPECT_EQ(values, all.got.at(key)) << key << " from layer " << first;
 
+      if (emulated(e.ctx) && first != 1) continue;  // two passes for each edit: one layer's will do
       for (const Site site : {Site::kPre, Site::kAtt, Site::kMlp, Site::kRes}) {
         const Hook half{site, first, true, [](Context& ctx, Tensor rows) {
                           std::vector<float> values = read(ctx, rows);
