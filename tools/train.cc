@@ -81,10 +81,9 @@ class SuiteRun {
   void run() {
     catch_interrupts();
     make_passes();
-    if (!run_.options.init.empty()) {
-      if (run_.saes.size() > 1) throw UsageError("--init: holds the parameters of one SAE, and this run has several");
-      given_ = std::make_unique<SavedParameters>(run_.options.init, run_.saes[0].width, run_.saes[0].member.latents);
-    }
+    // of one place and width, whatever the sparsities
+    if (!run_.options.init.empty())
+      given_ = std::make_shared<SavedParameters>(run_.options.init, run_.saes[0].width, run_.saes[0].member.latents);
     RunFolder folder(run_.options.out.empty() ? default_folder(run_) : run_.options.out);
     folder.require_space(result_bytes() + (64 << 20));
     for (size_t i = 0; i < passes_.size(); ++i) {
@@ -195,7 +194,8 @@ class SuiteRun {
     const auto suite = allocate<SaeSuite>(ctx_.device(), suite_memory, ctx_.device(), pass.widths, members(pass),
                                           o.sae_precision(), step_kind(o));
     say(run_, describe(pass));
-    Training(ctx_, run_, pass, *source, *buffer, *suite, folder, std::move(given_)).run();
+    Training(ctx_, run_, pass, *source, *buffer, *suite, folder, pass.number == pass.of ? std::move(given_) : given_)
+        .run();
     const bool whole = pass.stopped.empty();
     for (size_t i = 0; i < pass.saes.size(); ++i) {
       TrainedSae result(
@@ -247,7 +247,7 @@ class SuiteRun {
   Source source_;
   std::vector<Pass> passes_;
   std::vector<RunPlan> plans_;
-  std::unique_ptr<SavedParameters> given_;
+  std::shared_ptr<SavedParameters> given_;  // until the last pass has copied them
   std::vector<TrainedSae> results_;
   int64_t device_used_ = 0;
 };

@@ -39,7 +39,7 @@ double step_flops(const StepMetrics& m, int64_t d, int64_t F) {
 }  // namespace
 
 Training::Training(Context& ctx, Run& run, Pass& pass, RowSource& source, ActivationBuffer& buffer, SaeSuite& suite,
-                   RunFolder& folder, std::unique_ptr<SavedParameters> given)
+                   RunFolder& folder, std::shared_ptr<SavedParameters> given)
     : ctx_(ctx),
       run_(run),
       pass_(pass),
@@ -155,7 +155,7 @@ void Training::prepare() {
   for (int64_t i = 0; i < suite_.size(); ++i) run_.saes[pass_.saes[i]].input_scale = suite_.scale(suite_.place(i));
   folder_.write_config(config_json(run_, run_.saes, buffer_.slots()));
   if (given_) {
-    suite_.trainer(0).start(ctx_, given_->params);
+    for (int64_t i = 0; i < suite_.size(); ++i) suite_.trainer(i).start(ctx_, given_->params);
     given_.reset();
     return;
   }
@@ -182,7 +182,9 @@ void Training::report() {
     last_[i] = m;
   }
   log(done);
-  if (done == run_.plan.steps) show_progress(done);
+  if (done != run_.plan.steps) return;
+  show_progress(done);
+  if (suite_.size() > 1) progress_.note(suite_table(statuses(), 1));
 }
 
 void Training::log(int64_t done) {

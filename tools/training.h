@@ -57,7 +57,7 @@ class Training {
  public:
   // given: the parameters to start from, if any; they are given back once copied
   Training(Context& ctx, Run& run, Pass& pass, RowSource& source, ActivationBuffer& buffer, SaeSuite& suite,
-           RunFolder& folder, std::unique_ptr<SavedParameters> given);
+           RunFolder& folder, std::shared_ptr<SavedParameters> given);
 
   // Fills the buffer, finds each place's C and each SAE's start, and takes the steps. After Ctrl-C, or when the data
   // end or turn out to be damaged, fewer than planned: pass.stopped says why. Interrupted or an Error if nothing has
@@ -87,7 +87,7 @@ class Training {
   ActivationBuffer& buffer_;
   SaeSuite& suite_;
   RunFolder& folder_;
-  std::unique_ptr<SavedParameters> given_;
+  std::shared_ptr<SavedParameters> given_;
   Progress progress_;
 
   int64_t arrived_ = 0, epoch_ = 0;  // rows so far; passes over the data
