@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -24,6 +25,7 @@ void step(benchmark::State& state, Context& ctx, DType precision, bool tf32, Ste
   recipe.start = Recipe::Start::kData;
   recipe.start_l0 = double(l0);
   StepSizes sizes = step_sizes(ctx.device(), batch, d, F);
+  sizes.capacity = batch * std::min<int64_t>(F, 1024);  // beyond the break-even too
   Arena state_plan, workspace_plan;
   SaeTrainer(state_plan, workspace_plan, recipe, sizes, d, F, precision);
   const Buffer states(ctx.device(), state_plan.used()), workspace(ctx.device(), workspace_plan.used());

@@ -47,10 +47,10 @@ StepSizes step_sizes(Device device, int64_t batch, int64_t width, int64_t latent
   s.select = select_latents(device, batch, latents);
   const double all = double(batch) * double(latents);
   s.limit = static_cast<int64_t>(break_even(device) * all);
-  // Room for twice the most that the step is chosen for, and for some latents of a narrow SAE; 1024 a row is enough for
+  // Room for twice the most that the step is chosen for, and for all latents of a narrow SAE; 1024 a row is enough for
   // whatever is called sparse.
   const int64_t most = std::min(batch * std::min<int64_t>(latents, 1024), int64_t{std::numeric_limits<int32_t>::max()});
-  s.capacity = std::clamp(2 * s.limit, std::min(most, batch * 8), most);
+  s.capacity = std::clamp(2 * s.limit, std::min(most, batch * 64), most);
   s.limit = std::min(s.limit, s.capacity / 10 * 9);
   return s;
 }
