@@ -121,15 +121,15 @@ void add_moments(benchmark::State& state, Context& ctx) {
   set_bytes(state, ctx, bytes({x}));
 }
 
-// Args: latents, width. W_dec's step, or of as many parameters W_enc's.
-void adam(benchmark::State& state, Context& ctx, bool unit_rows, bool with_copy) {
+// Args: rows, width of the parameters.
+void adam(benchmark::State& state, Context& ctx, bool with_copy) {
   const int64_t F = state.range(0), d = state.range(1);
   Operands on(ctx);
   const Tensor p = on.random(DType::kF32, {F, d}, 1 / std::sqrt(float(d))), v = on.zeros(DType::kF32, {F, d}),
                g = on.random(DType::kF32, {F, d}, 1e-3f), rates = on.zeros(DType::kF32, {kRates});
   const Tensor narrow = with_copy ? on.zeros(DType::kBF16, {F, d}) : Tensor{};
   assign(ctx, rates, {7e-5f, 0.999f, 1, 1});
-  measure(state, ctx, [&] { (unit_rows ? gsae::adam_unit_rows : gsae::adam)(ctx, p, v, g, narrow, rates, {}); });
+  measure(state, ctx, [&] { gsae::adam(ctx, p, v, g, narrow, rates, {}); });
   set_bytes(state, ctx, bytes({p, p, v, v, g}) + (with_copy ? double(narrow.bytes()) : 0));
 }
 
@@ -224,9 +224,7 @@ void register_all() {
     register_op(
         "reconstruction_error" + suffix, [=](State& s, Context& c) { reconstruction_error(s, c, t); }, rows);
     register_op(
-        "adam" + suffix, [=](State& s, Context& c) { adam(s, c, false, narrow); }, parameters);
-    register_op(
-        "adam_unit_rows" + suffix, [=](State& s, Context& c) { adam(s, c, true, narrow); }, parameters);
+        "adam" + suffix, [=](State& s, Context& c) { adam(s, c, narrow); }, parameters);
     register_op(
         "scatter_rows" + suffix, [=](State& s, Context& c) { move_rows(s, c, true, t); }, slots);
     register_op(

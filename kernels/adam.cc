@@ -29,13 +29,6 @@ void adam(Context& ctx, Tensor p, Tensor v, Tensor g, Tensor copy, Tensor rates,
   GSAE_DISPATCH(ctx.device(), adam(ctx, p, v, g, copy, rates, o));
 }
 
-void adam_unit_rows(Context& ctx, Tensor W, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions o) {
-  check_operands("adam_unit_rows", W, v, g, copy, rates);
-  CHECKF(W.rank == 2, "adam_unit_rows: W {} must be (F, d)", W);
-  if (W.size() == 0) return;
-  GSAE_DISPATCH(ctx.device(), adam_unit_rows(ctx, W, v, g, copy, rates, o));
-}
-
 namespace {
 
 struct Update {
@@ -66,30 +59,6 @@ void cpu::adam(Context&, Tensor p, Tensor v, Tensor g, Tensor copy, Tensor rates
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) update(ps[i], vs[i], update.grad_scale * gs[i]);
     if (cs) gsae::convert(cs + begin, ps + begin, end - begin);
-  });
-}
-
-void cpu::adam_unit_rows(Context&, Tensor W, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions o) {
-  const Update update(rates, o);
-  const int64_t d = W.dim[1];
-  parallel_for(W.dim[0], 16, [&, update](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      float *w = W.data<float>() + i * d, *m = v.data<float>() + i * d;
-      const float* gi = g.data<float>() + i * d;
-      float along = 0;
-#pragma omp simd reduction(+ : along)
-      for (int64_t c = 0; c < d; ++c) along += gi[c] * w[c];
-      float square = 0;
-#pragma omp simd reduction(+ : square)
-      for (int64_t c = 0; c < d; ++c) {
-        update(w[c], m[c], update.grad_scale * (gi[c] - along * w[c]));
-        square += w[c] * w[c];
-      }
-      const float inverse = square == 0 ? 1 : 1 / std::sqrt(square);
-#pragma omp simd
-      for (int64_t c = 0; c < d; ++c) w[c] *= inverse;
-      if (copy) gsae::convert(copy.data<BF16>() + i * d, w, d);
-    }
   });
 }
 

@@ -35,25 +35,11 @@ struct AdamOptions {
 // Memory-bound: moves 5 * p.bytes() + copy.bytes(). Kingma & Ba 2014, arXiv:1412.6980.
 void adam(Context& ctx, Tensor p, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);
 
-// The same for the decoder, whose rows keep unit norm: the component of each row's gradient along the
-// row is removed before Adam, and the row is renormalised after it.
-//
-//   g_i -= (g_i . W_i) W_i;  Adam;  W_i /= |W_i|
-//
-//   W, v, g  (F, d)  f32; copy (F, d) bf16, or empty
-//
-// A row of zeros (a latent that was pruned before) has no direction: it stays as Adam leaves it.
-//
-// Bricken et al. 2023, "Towards Monosemanticity"; Gemma Scope, arXiv:2408.05147, section 3.2.
-void adam_unit_rows(Context& ctx, Tensor W, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);
-
 namespace cpu {
 void adam(Context& ctx, Tensor p, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);
-void adam_unit_rows(Context& ctx, Tensor W, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);
-}  // namespace cpu
+}
 namespace cuda {
 void adam(Context& ctx, Tensor p, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);
-void adam_unit_rows(Context& ctx, Tensor W, Tensor v, Tensor g, Tensor copy, Tensor rates, AdamOptions options);
-}  // namespace cuda
+}
 
 }  // namespace gsae

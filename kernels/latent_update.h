@@ -43,7 +43,10 @@ void update_latents(Context& ctx, const LatentState& s, const LatentTensors& g, 
 //   dx, centred  (B, d)  f32 or bf16, both the same;  dl0 (B) f32;  pull (d) f32, accumulated
 //   db           (F)     f32, scratch: db afterwards, of the latents that were visited;  fired (F) i32, all written
 //
-// Memory-bound: per visited latent 2 d (16 + [bf16] 2) bytes, per entry 2 d size_of(dx.dtype), mostly from a cache.
+// Every sum has one order, which follows from the shapes and the lists alone: row by row on cpu; on cuda db and dtheta
+// by a warp, and the rows of a latent with very many entries (256; more where the workspace has no room for so many) in
+// 16 segments. Memory-bound: per visited latent 2 d (16 + [bf16] 2) bytes, on cuda 4 d more for pull; per entry 2 d
+// size_of(dx.dtype), mostly from a cache. Scratch: the workspace, F + 2 d floats at least.
 void update_listed_latents(Context& ctx, const LatentState& s, const Entries& entries, Tensor dx, Tensor centred,
                            Tensor dl0, Tensor db, Tensor fired, Tensor pull, Tensor rates, Tensor clock,
                            float bandwidth, LatentUpdateOptions options);
