@@ -216,7 +216,7 @@ TEST(Passes, APlaceIsCutWhereThatSavesOne) {
 }
 
 TEST(Passes, LargeAndSmallOnesShare) {
-  std::vector<SaeShape> saes;  // as neighbours 5+1 | 5+1+1 ... take three passes of 7, packed two of 7
+  std::vector<SaeShape> saes;  // as neighbours 5 | 4 + 2 | 3; packed 5 + 2 | 4 + 3
   for (const int64_t F : {5, 4, 2, 3}) saes.push_back({{Site::kRes, int64_t(saes.size())}, 1, F, 1});
   const Parts parts = split_into_passes(saes, holds(saes, 7));
   EXPECT_EQ(parts.size(), 2);
