@@ -226,6 +226,29 @@ TEST(Passes, LargeAndSmallOnesShare) {
   EXPECT_EQ(all, (std::vector<int>{0, 1, 2, 3}));
 }
 
+// Places of so many latents each, a layer a list.
+std::vector<SaeShape> by_layer(const std::vector<std::vector<int64_t>>& widths) {
+  std::vector<SaeShape> saes;
+  for (size_t layer = 0; layer < widths.size(); ++layer)
+    for (const int64_t F : widths[layer]) saes.push_back({{Site::kRes, int64_t(layer)}, 1, F, 1});
+  return saes;
+}
+
+TEST(Passes, PackedPlacesStayTogetherWhereThatIsEnough) {
+  const auto saes = by_layer({{3, 2}, {3, 1}, {1, 1}, {2, 1}});  // 5 + 2 | 4 + 3
+  EXPECT_EQ(split_into_passes(saes, holds(saes, 7)), (Parts{{0, 1, 4, 5}, {2, 3, 6, 7}}));
+}
+
+TEST(Passes, SaesArePackedAloneWhereNothingElseIsEnough) {
+  const auto saes = by_layer({{3, 3}, {4}, {4}});  // 6 | 4 | 4, but 4 + 3 | 4 + 3
+  EXPECT_EQ(split_into_passes(saes, holds(saes, 7)).size(), 2);
+}
+
+TEST(Passes, NeighboursComeFirst) {
+  const auto saes = by_layer({{2}, {5}, {6}, {1}});
+  EXPECT_EQ(split_into_passes(saes, holds(saes, 7)), (Parts{{0, 1}, {2, 3}}));
+}
+
 // Sizes from headers alone.
 TEST(StoredSize, OfEachKindOfFile) {
   const TempFolder dir;
