@@ -50,11 +50,13 @@ int64_t workspace_bytes(Device device, int64_t batch, int64_t d, int64_t F, DTyp
 int64_t aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
 
 // --buffer, or as many as are wanted and fit, with some of the memory left for what no plan knows.
-int64_t buffer_rows(const SuiteSizes& s, int64_t row_bytes, const MemoryPlan& plan) {
+int64_t buffer_rows(const SuiteSizes& s, int64_t row_bytes, int64_t left, const MemoryPlan& plan) {
   // As long as less than a batch is held, there has to be room for what arrives at once.
   const int64_t least = s.chunk + s.batch;
   if (s.asked == 0) {
-    const int64_t fit = (plan.left() - plan.available() / 16) / row_bytes;
+    // The CPU's is other programs' memory too.
+    const int64_t spare = plan.available() / (plan.device() == Device::kCpu ? 16 : 32);
+    const int64_t fit = (left - spare) / row_bytes;
     const int64_t fewest = std::max(least, std::min(s.wanted, kFewestBatches * s.batch));
     return std::max(fewest, std::min(s.wanted, fit));
   }
@@ -90,9 +92,9 @@ SuitePlan plan_suite(Device device, MemoryPlan& plan, const SuiteSizes& s) {
     widest = std::max(widest, p.width);
   }
   const int64_t row_bytes = slot + (device == Device::kCpu ? kOrderBytes : 0);
-  const int64_t rows = buffer_rows(s, row_bytes, plan);
   // Not measured: what orders the rows is there even of a buffer that is only measured.
   int64_t buffer = aligned(4 * s.chunk) + aligned(4 * s.batch) + aligned(8 * widest) + aligned(8);
+  const int64_t rows = buffer_rows(s, row_bytes, plan.left() - buffer, plan);
   for (const SaeShape& p : places) buffer += aligned(rows * p.width * static_cast<int64_t>(size_of(s.precision)));
   const int64_t fit = std::max<int64_t>(plan.left() / row_bytes, 0);
   plan.add("activation buffer", buffer,
