@@ -70,7 +70,8 @@ struct Source {
   RunChoices choices;  // but for the SAEs, which are those of a pass
   Planner plan;
   std::function<std::unique_ptr<RowSource>(const Pass& pass, const RunPlan& plan, Buffer& memory)> open;
-  std::function<void(std::vector<TrainedSae>&, const RunPlan&)> evaluate;  // empty: there is nothing to evaluate on
+  // bytes: of parameters that fit on the device at a time. Empty: there is nothing to evaluate on
+  std::function<void(std::vector<TrainedSae>&, const RunPlan&, int64_t bytes)> evaluate;
 };
 
 // A training run: the suite in as many passes over the data as it takes, and what becomes of it.
@@ -84,8 +85,6 @@ class SuiteRun {
     // of one place and width, whatever the sparsities
     if (!run_.options.init.empty())
       given_ = std::make_shared<SavedParameters>(run_.options.init, run_.saes[0].width, run_.saes[0].member.latents);
-    RunFolder folder(run_.options.out.empty() ? default_folder(run_) : run_.options.out);
-    folder.require_space(result_bytes() + (64 << 20));
     for (size_t i = 0; i < passes_.size(); ++i) {
       if (passes_.size() > 1)
         say(run_, fmt::format("pass {} of {}: {} SAEs", i + 1, passes_.size(), passes_[i].saes.size()));
@@ -94,6 +93,10 @@ class SuiteRun {
     for (size_t i = 0; i < passes_.size(); ++i)
       if (const MemoryPlan& memory = plans_[i].memory; !memory.fits())
         memory.check(describe_ways(cheapest_ways(choices(passes_[i].saes), source_.plan), memory));
+    RunFolder folder(run_.options.out.empty() ? default_folder(run_) : run_.options.out);
+    int64_t results = 0;
+    for (const Pass& pass : passes_) results += result_bytes(pass.saes);
+    folder.require_space(results + (64 << 20));
     measure_peaks(ctx_, run_);
     for (size_t i = 0; i < passes_.size(); ++i) {
       if (i > 0 && interrupted())
@@ -104,7 +107,7 @@ class SuiteRun {
       throw Interrupted(fmt::format("trained, not evaluated: {} in {}",
                                     results_.size() == 1 ? "the SAE is" : "the SAEs are", where(folder)));
     release_interrupts();  // the results are there: nothing is lost with the evaluation
-    if (source_.evaluate) source_.evaluate(results_, plans_[0]);
+    if (source_.evaluate) source_.evaluate(results_, plans_[0], evaluated_bytes());
     print(stdout, fmt::format("wrote {}\n", where(folder)));
     const bool gpu = ctx_.device() == Device::kCuda;
     int64_t planned = 0;
@@ -166,9 +169,15 @@ class SuiteRun {
     }
   }
 
-  int64_t result_bytes() const {
+  int64_t result_bytes(const std::vector<size_t>& saes) const {
     int64_t bytes = 0;
-    for (const SaeRecord& s : run_.saes) bytes += measure<SaeParameters>(s.width, s.member.latents);
+    for (const size_t i : saes) bytes += measure<SaeParameters>(run_.saes[i].width, run_.saes[i].member.latents);
+    return bytes;
+  }
+  // What the evaluation holds of the results at a time: those of a pass, for which there was room.
+  int64_t evaluated_bytes() const {
+    int64_t bytes = 0;
+    for (const Pass& pass : passes_) bytes = std::max(bytes, result_bytes(pass.saes));
     return bytes;
   }
 
@@ -380,7 +389,7 @@ void train_on_model(const TrainOptions& o) {
     return rows;
   };
   if (planned.evaluates)
-    source.evaluate = [&](std::vector<TrainedSae>& results, const RunPlan& plan) {
+    source.evaluate = [&](std::vector<TrainedSae>& results, const RunPlan& plan, int64_t bytes) {
       TokenStream stream(held_out);
       const Range range("evaluation");
       std::vector<EvaluationTarget> targets;
