@@ -398,9 +398,9 @@ void train_on_model(const TrainOptions& o) {
       const auto activations = allocate<Gemma2::Activations>(ctx.device(), activation_memory, model, plan.contexts, T);
       const auto room = allocate<EvaluationMemory>(ctx.device(), memory, model, plan.contexts, T, targets);
       Progress progress(o.common.quiet);
-      const Evaluation e = evaluate(
-          ctx, model, *activations, *room, stream, targets,
-          {.contexts = o.eval_contexts, .loss_contexts = run.plan.loss_contexts, .bytes = plan.suite.bytes}, progress);
+      const Evaluation e =
+          evaluate(ctx, model, *activations, *room, stream, targets,
+                   {.contexts = o.eval_contexts, .loss_contexts = run.plan.loss_contexts, .bytes = bytes}, progress);
       for (size_t i = 0; i < results.size(); ++i) {
         nlohmann::ordered_json j = to_json(e);
         j.update(to_json(e, i));
