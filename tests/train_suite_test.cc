@@ -110,7 +110,9 @@ TEST(TrainSuite, TheKindOfStepCanBeForced) {
     const auto j = nlohmann::json::parse(line);
     EXPECT_EQ(j.at("step_kind"), kind);
     EXPECT_EQ(j.at("entries").is_number(), kind == "sparse");
-    if (kind == "sparse") EXPECT_GE(j.at("entries").get<double>(), j.at("l0").get<double>());
+    if (kind == "sparse") {
+      EXPECT_GE(j.at("entries").get<double>(), j.at("l0").get<double>());
+    }
   }
 }
 
