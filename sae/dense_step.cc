@@ -9,6 +9,7 @@
 #include "kernels/latent_update.h"
 #include "kernels/matmul.h"
 #include "kernels/reconstruction.h"
+#include "kernels/revive.h"
 #include "kernels/rows.h"
 #include "kernels/sparsity.h"
 #include "kernels/statistics.h"
@@ -148,6 +149,11 @@ void finish_step(Context& ctx, SaeState& s, StepWorkspace& w, const Recipe& reci
   add_sum(ctx, s.sum_penalty, w.penalty);
   add_moments(ctx, s.sum_x, s.sum_x2, w.x);
   update_idle(ctx, s.idle, s.fired_total, s.fired, w.x.dim[0]);
+  if (recipe.revive_rate > 0)
+    revive_latents(ctx, s.p().threshold, s.idle, s.clock,
+                   {.window = recipe.revive_window,
+                    .rate = static_cast<float>(recipe.revive_rate),
+                    .last = recipe.steps - recipe.steps / 5});
 }
 
 }  // namespace gsae

@@ -11,8 +11,8 @@ namespace gsae {
 // over tiles, and Adam for every latent.
 void dense_step(Context& ctx, SaeState& s, StepWorkspace& w, const Recipe& recipe);
 
-// What both kinds of step end with: b_dec's update, from w.grad_b_dec and w.pull_b_dec, and the sums and counts of the
-// rows and latents.
+// What both kinds of step end with: b_dec's update, from w.grad_b_dec and w.pull_b_dec, the sums and counts of the
+// rows and latents, and the revival of those that are silent.
 void finish_step(Context& ctx, SaeState& s, StepWorkspace& w, const Recipe& recipe);
 
 }  // namespace gsae

@@ -41,6 +41,8 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
     r.bandwidth = 0.003;
     r.start = Recipe::Start::kData;
     r.start_l0 = 2;
+    r.revive_rate = 0.02;
+    r.revive_window = std::min<int64_t>(2'500'000, std::max<int64_t>(steps * batch / 20, batch));
   } else if (preset == "gemma-scope" || preset == "gemma-scope-2") {
     r.penalty = preset == "gemma-scope" ? Recipe::Penalty::kL0 : Recipe::Penalty::kQuadratic;
     r.lr_warmup = std::min<int64_t>(1000, steps / 10);

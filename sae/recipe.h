@@ -32,6 +32,11 @@ struct Recipe {
   int64_t lambda_warmup = 10000;  // steps, linear
   double bandwidth = 0.001;
 
+  // revival: thresholds of latents that have been silent for so many rows fall by this rate in every step, but for the
+  // last fifth of the run. 0: none.
+  double revive_rate = 0;
+  int64_t revive_window = 0;
+
   // start
   Start start = Start::kRandom;
   double threshold = 0.001;  // of a random start

@@ -23,6 +23,8 @@ nlohmann::ordered_json to_json(const Recipe& r) {
           {"integral_gain", r.integral_gain},
           {"proportional_gain", r.proportional_gain},
           {"bandwidth", r.bandwidth},
+          {"revive_rate", r.revive_rate},
+          {"revive_window", r.revive_window},
           {"start", name(r.start)},
           {"threshold", r.threshold},
           {"start_l0", r.start_l0}};

@@ -36,6 +36,8 @@ void TrainOptions::add(CLI::App& command) {
   command.add_option("--sparsity-warmup", sparsity_warmup,
                      "steps over which the penalty rises (default: the preset's)");
   command.add_option("--bandwidth", bandwidth, "of the threshold's estimator (default: the preset's)");
+  command.add_option("--revive", revive,
+                     "rate at which thresholds of silent latents fall, a step; 0: none (default: the preset's)");
   command.add_option("--model-batch", model_batch,
                      "contexts of one forward pass (default: about 1k tokens; 8k on GPUs)");
   command.add_flag("--eager", eager, "run every op by itself instead of CUDA graphs; the same bits");
@@ -204,6 +206,7 @@ Recipe member_recipe(const TrainOptions& o, const TrainPlan& plan, const SuiteMe
   if (!o.lr_decay.empty()) r.lr_decay = parse_number("--lr-decay", o.lr_decay, 0, 1);
   if (!o.beta2.empty()) r.beta2 = parse_number("--beta2", o.beta2, 0, 0.999999);
   if (!o.sparsity_warmup.empty()) r.lambda_warmup = parse_whole("--sparsity-warmup", o.sparsity_warmup, 0, kMostTokens);
+  if (!o.revive.empty()) r.revive_rate = parse_number("--revive", o.revive, 0, 0.5);
   if (!o.bandwidth.empty()) r.bandwidth = parse_number("--bandwidth", o.bandwidth, 1e-9, 100);
   if (!o.lambda.empty()) r.lambda = member.lambda;
   r.target_l0 = member.l0;

@@ -17,7 +17,7 @@ struct TrainOptions {
   DataOptions data;
   std::string layer = "20", site = "res", width = "16k", l0, lambda;
   std::string tokens, steps, batch = "4096", buffer, preset = "default", precision = "bf16", out;
-  std::string lr, lr_warmup, lr_decay, sparsity_warmup, bandwidth, beta2;
+  std::string lr, lr_warmup, lr_decay, sparsity_warmup, bandwidth, beta2, revive;
   std::string activations, init;  // files to train from
   std::string config;             // a TOML file of these options
   std::string model_batch, profile_steps, eval_loss_contexts;
