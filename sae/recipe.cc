@@ -27,6 +27,7 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
   r.preset = preset;
   r.steps = steps;
   r.batch = batch;
+  r.revive_window = std::clamp<int64_t>(steps * batch / 20, batch, 2'500'000);
   if (preset == "default") {
     // A sign-like step of Adam moves a latent's pre-activation by up to lr * |x|_1, about lr * sqrt(d); and a long
     // run can afford smaller steps. 3e-3 was chosen on the demo's runs of 500 steps at d = 192; the exponents are a
@@ -41,8 +42,6 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
     r.bandwidth = 0.003;
     r.start = Recipe::Start::kData;
     r.start_l0 = 2;
-    r.revive_rate = 0.02;
-    r.revive_window = std::min<int64_t>(2'500'000, std::max<int64_t>(steps * batch / 20, batch));
   } else if (preset == "gemma-scope" || preset == "gemma-scope-2") {
     r.penalty = preset == "gemma-scope" ? Recipe::Penalty::kL0 : Recipe::Penalty::kQuadratic;
     r.lr_warmup = std::min<int64_t>(1000, steps / 10);

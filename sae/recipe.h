@@ -33,7 +33,7 @@ struct Recipe {
   double bandwidth = 0.001;
 
   // revival: thresholds of latents that have been silent for so many rows fall by this rate in every step, but for the
-  // last fifth of the run. 0: none.
+  // last fifth of the run. 0: none, as in every preset.
   double revive_rate = 0;
   int64_t revive_window = 0;
 

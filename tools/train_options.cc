@@ -36,8 +36,9 @@ void TrainOptions::add(CLI::App& command) {
   command.add_option("--sparsity-warmup", sparsity_warmup,
                      "steps over which the penalty rises (default: the preset's)");
   command.add_option("--bandwidth", bandwidth, "of the threshold's estimator (default: the preset's)");
-  command.add_option("--revive", revive,
-                     "rate at which thresholds of silent latents fall, a step; 0: none (default: the preset's)");
+  command.add_option(
+      "--revive", revive,
+      "rate by which thresholds of silent latents fall in a step, until they fire (0.02; default: 0, none)");
   command.add_option("--model-batch", model_batch,
                      "contexts of one forward pass (default: about 1k tokens; 8k on GPUs)");
   command.add_flag("--eager", eager, "run every op by itself instead of CUDA graphs; the same bits");
