@@ -27,7 +27,7 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
   r.preset = preset;
   r.steps = steps;
   r.batch = batch;
-  r.revive_window = std::clamp<int64_t>(steps * batch / 20, batch, 2'500'000);
+  r.revive_window = std::min<int64_t>(2'500'000, std::max(steps * batch / 20, batch));
   if (preset == "default") {
     // A sign-like step of Adam moves a latent's pre-activation by up to lr * |x|_1, about lr * sqrt(d); and a long
     // run can afford smaller steps. 3e-3 was chosen on the demo's runs of 500 steps at d = 192; the exponents are a
