@@ -93,6 +93,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Impossible{{"--l0", "8", "--lr", "fast"}, {"--lr fast"}},
                     Impossible{{"--l0", "8", "--lr-decay", "1.5"}, {"--lr-decay 1.5"}},
                     Impossible{{"--l0", "8", "--bandwidth", "0"}, {"--bandwidth 0"}},
+                    Impossible{{"--l0", "8", "--revive", "1"}, {"--revive 1", "0.5"}},
                     Impossible{{"--l0", "8", "--input-scale", "nan"}, {"--input-scale"}},
                     Impossible{{"--l0", "8", "--input-scale", "-2"}, {"--input-scale"}},
                     Impossible{{"--l0", "8", "--log-every", "0"}, {"--log-every"}},
