@@ -121,8 +121,8 @@ TEST_P(TrainOnGpu, IsTheRunOfTheCpu) {
   const Result cpu = run(f32_run(dir / "cpu", "cpu")), gpu = run(f32_run(dir / "gpu", "cuda"));
   expect_metrics(gpu, cpu, 1e-4);
   expect_params(gpu, cpu, 1e-4);
-  const double scale = cpu.config.at("input_scale");
-  EXPECT_NEAR(gpu.config.at("input_scale"), scale, 1e-5 * scale);
+  const double scale = cpu.config.at("saes").at(0).at("input_scale");
+  EXPECT_NEAR(gpu.config.at("saes").at(0).at("input_scale"), scale, 1e-5 * scale);
   EXPECT_EQ(gpu.config.at("buffer_rows"), cpu.config.at("buffer_rows"));
 
   // tf32, operands of ten bits: what the first step measures, before Adam makes steps of signs, is off by a few of the
@@ -168,8 +168,8 @@ TEST_P(TrainOnGpu, AWholeRunWithinItsPlan) {
   expect_outcome(o, 0);
   std::ifstream file(dir / "run/products.txt");
   const std::string products((std::istreambuf_iterator<char>(file)), {});
-  EXPECT_NE(products.find("bf16 a b -> f32, bias: algorithm"), std::string::npos) << products;
-  for (const char* part : {"memory plan of cuda:0", "in the host's memory", "FVU", "res.1 128", "wrote "})
+  EXPECT_NE(products.find("bf16 a b^T -> f32, bias: algorithm"), std::string::npos) << products;
+  for (const char* part : {"memory plan of cuda:0", "in the host's memory", "FVU", "res.1/128/l0_8", "wrote "})
     EXPECT_NE(o.out.find(part), std::string::npos) << part << " is not in " << o.out;
   const auto mebibytes = [&](const std::string& before) {
     const size_t at = o.out.find(before);
