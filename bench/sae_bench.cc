@@ -12,8 +12,8 @@
 #include "kernels/sparsity.h"
 #include "kernels/statistics.h"
 
-// A training step of an SAE, op by op (step_bench has whole ones): the products against the device's peak, the other ops against the
-// bandwidth of its memory (on the CPU, at the demo's shapes, of a cache).
+// A training step of an SAE, op by op (step_bench has whole ones): the products against the device's peak, the other
+// ops against the bandwidth of its memory (on the CPU, at the demo's shapes, of a cache).
 
 namespace gsae::bench {
 
@@ -175,10 +175,10 @@ void per_row(benchmark::State& state, Context& ctx) {
   Operands on(ctx);
   const Tensor l0 = filled(ctx, on, n, 80), dl0 = on.zeros(DType::kF32, {n}), penalty = on.zeros(DType::kF32, {n}),
                control = on.zeros(DType::kF32, {kControls}), total = on.zeros(DType::kF64, {1});
-  assign(ctx, control, {1e-3f, 1, 1e-3f, 80});
+  assign(ctx, control, {1e-3f, 1, 1e-3f, 80, 1});
   measure(state, ctx, [&] {
     sparsity_penalty(ctx, dl0, penalty, l0, control, true, n);
-    control_sparsity(ctx, control, l0, {.integral = 1e-3f, .proportional = 1});
+    control_sparsity(ctx, control, l0, penalty, {.integral = 1e-3f, .proportional = 1});
     add_sum(ctx, total, l0);
   });
   set_bytes(state, ctx, bytes({l0, dl0, penalty, l0, l0}));

@@ -1,9 +1,11 @@
 #include "kernels/sparsity.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/checkf.h"
 #include "kernels/dispatch.h"
+#include "kernels/parallel.h"
 
 namespace gsae {
 
@@ -15,9 +17,17 @@ void sparsity_penalty(Context& ctx, Tensor dl0, Tensor penalty, Tensor l0, Tenso
   GSAE_DISPATCH(ctx.device(), sparsity_penalty(ctx, dl0, penalty, l0, control, quadratic, batch));
 }
 
-void control_sparsity(Context& ctx, Tensor control, Tensor l0, ControllerGains gains) {
-  CHECKF(control.is({kControls}) && l0.rank == 1, "control_sparsity: control {} and l0 {}", control, l0);
-  GSAE_DISPATCH(ctx.device(), control_sparsity(ctx, control, l0, gains));
+void control_sparsity(Context& ctx, Tensor control, Tensor l0, Tensor error, ControllerGains gains) {
+  CHECKF(control.is({kControls}) && l0.rank == 1 && (!gains.any() || error.is({l0.dim[0]})),
+         "control_sparsity: control {}, l0 {}, error {}", control, l0, error);
+  GSAE_DISPATCH(ctx.device(), control_sparsity(ctx, control, l0, error, gains));
+}
+
+void move_thresholds(Context& ctx, Tensor threshold, Tensor control) {
+  CHECKF(control.is({kControls}) && threshold.rank == 1 && threshold.dtype == DType::kF32,
+         "move_thresholds: threshold {} and control {}", threshold, control);
+  if (threshold.size() == 0) return;
+  GSAE_DISPATCH(ctx.device(), move_thresholds(ctx, threshold, control));
 }
 
 void cpu::sparsity_penalty(Context&, Tensor dl0, Tensor penalty, Tensor l0, Tensor control, bool quadratic,
@@ -32,19 +42,39 @@ void cpu::sparsity_penalty(Context&, Tensor dl0, Tensor penalty, Tensor l0, Tens
   }
 }
 
-void cpu::control_sparsity(Context&, Tensor control, Tensor l0, ControllerGains gains) {
+namespace {
+
+double mean(Tensor values) {
+  double sum = 0;
+  for (int64_t r = 0; r < values.dim[0]; ++r) sum += values.data<float>()[r];
+  return sum / static_cast<double>(values.dim[0]);
+}
+
+}  // namespace
+
+void cpu::control_sparsity(Context&, Tensor control, Tensor l0, Tensor error, ControllerGains gains) {
   float* c = control.data<float>();
-  float lean = 0;
-  if (gains.integral > 0 || gains.proportional > 0) {
-    double sum = 0;
-    const float* count = l0.data<float>();
-    for (int64_t r = 0; r < l0.dim[0]; ++r) sum += count[r];
-    const double mean = std::max(sum / static_cast<double>(l0.dim[0]), 1e-3);
-    const float e = static_cast<float>(std::clamp(std::log(mean / c[kTargetL0]), -1.0, 1.0));
-    c[kLambdaSteady] *= std::exp(gains.integral * e);
-    lean = gains.proportional * e;
+  if (!gains.any()) {
+    c[kLambda] = c[kLambdaScale] * c[kLambdaSteady];
+    return;
   }
-  c[kLambda] = c[kLambdaScale] * c[kLambdaSteady] * std::exp(lean);
+  const double target = c[kTargetL0], unit = mean(error) / target;
+  const auto e = static_cast<float>(std::clamp(std::log(std::max(mean(l0), 1e-3) / target), -1.0, 1.0));
+  const bool begins = c[kLambdaSteady] == 0 || !(unit >= 0);  // NaN stays
+  const double from = begins ? kFirstLambda * unit : double(c[kLambdaSteady]);
+  const auto steady = static_cast<float>(
+      std::clamp(from * double(std::exp(gains.integral * e)), kLeastLambda * unit, kMostLambda * unit));
+  c[kLambdaSteady] = steady;
+  c[kLambda] = c[kLambdaScale] * steady * std::exp(gains.proportional * e);
+  c[kThresholdFactor] = std::exp(gains.threshold * e);
+}
+
+void cpu::move_thresholds(Context&, Tensor threshold, Tensor control) {
+  float* t = threshold.data<float>();
+  const float factor = control.data<float>()[kThresholdFactor];
+  parallel_for(threshold.dim[0], 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) t[i] *= factor;
+  });
 }
 
 }  // namespace gsae

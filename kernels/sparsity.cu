@@ -19,24 +19,39 @@ __global__ void sparsity_penalty_kernel(float* dl0, float* penalty, const float*
 constexpr int kWarps = 32, kThreads = 32 * kWarps;
 
 __global__ void __launch_bounds__(kThreads)
-    control_sparsity_kernel(float* control, const float* l0, int64_t n, ControllerGains gains) {
-  double sum = 0;
-#pragma unroll 4
-  for (int64_t r = threadIdx.x; r < n; r += kThreads) sum += l0[r];
-  sum = block_sum<kWarps>(sum);
-  if (threadIdx.x > 0) return;
-  float lean = 0, steady = control[kLambdaSteady];
-  if (gains.integral > 0 || gains.proportional > 0) {
-    double mean = sum / static_cast<double>(n);
-    if (mean < 1e-3) mean = 1e-3;
-    double off = log(mean / control[kTargetL0]);
-    off = off < -1 ? -1 : off > 1 ? 1 : off;  // NaN stays
-    const float e = static_cast<float>(off);
-    steady *= expf(gains.integral * e);
-    lean = gains.proportional * e;
+    control_sparsity_kernel(float* control, const float* l0, const float* error, int64_t n, ControllerGains gains) {
+  if (!gains.any()) {
+    if (threadIdx.x == 0) control[kLambda] = control[kLambdaScale] * control[kLambdaSteady];
+    return;
   }
+  double count = 0, square = 0;
+#pragma unroll 4
+  for (int64_t r = threadIdx.x; r < n; r += kThreads) {
+    count += l0[r];
+    square += error[r];
+  }
+  count = block_sum<kWarps>(count);
+  square = block_sum<kWarps>(square);
+  if (threadIdx.x > 0) return;
+  const double rows = static_cast<double>(n), target = control[kTargetL0], unit = square / rows / target;
+  double mean = count / rows;
+  if (mean < 1e-3) mean = 1e-3;
+  double off = log(mean / target);
+  off = off < -1 ? -1 : off > 1 ? 1 : off;  // NaN stays
+  const float e = static_cast<float>(off);
+  const bool begins = control[kLambdaSteady] == 0 || !(unit >= 0);  // NaN stays
+  const double from = begins ? kFirstLambda * unit : double(control[kLambdaSteady]);
+  double next = from * double(expf(gains.integral * e));
+  next = next < kLeastLambda * unit ? kLeastLambda * unit : next > kMostLambda * unit ? kMostLambda * unit : next;
+  const float steady = static_cast<float>(next);
   control[kLambdaSteady] = steady;
-  control[kLambda] = control[kLambdaScale] * steady * expf(lean);
+  control[kLambda] = control[kLambdaScale] * steady * expf(gains.proportional * e);
+  control[kThresholdFactor] = expf(gains.threshold * e);
+}
+
+__global__ void move_thresholds_kernel(float* threshold, const float* control, int64_t latents) {
+  const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < latents) threshold[i] *= control[kThresholdFactor];
 }
 
 }  // namespace
@@ -50,10 +65,17 @@ void sparsity_penalty(Context& ctx, Tensor dl0, Tensor penalty, Tensor l0, Tenso
          l0.data<float>(), control.data<float>(), quadratic, static_cast<float>(batch), n);
 }
 
-void control_sparsity(Context& ctx, Tensor control, Tensor l0, ControllerGains gains) {
+void control_sparsity(Context& ctx, Tensor control, Tensor l0, Tensor error, ControllerGains gains) {
   const Range range("control_sparsity");
-  launch(control_sparsity_kernel, 1, kThreads, 0, ctx.cuda().stream, control.data<float>(), l0.data<float>(), l0.dim[0],
-         gains);
+  launch(control_sparsity_kernel, 1, kThreads, 0, ctx.cuda().stream, control.data<float>(), l0.data<float>(),
+         gains.any() ? error.data<float>() : nullptr, l0.dim[0], gains);
+}
+
+void move_thresholds(Context& ctx, Tensor threshold, Tensor control) {
+  const Range range("move_thresholds");
+  const int64_t latents = threshold.dim[0];
+  launch(move_thresholds_kernel, (latents + 255) / 256, 256, 0, ctx.cuda().stream, threshold.data<float>(),
+         control.data<float>(), latents);
 }
 
 }  // namespace gsae::cuda

@@ -25,10 +25,10 @@ struct Recipe {
 
   // sparsity
   Penalty penalty = Penalty::kL0;
-  double lambda = 0;        // given, or where the controller starts
+  double lambda = 0;        // given, or where the controller starts; 0: it finds where
   double target_l0 = 0;     // 0: none, lambda is the plain recipe
-  bool controller = false;  // lambda follows the measured L0
-  double integral_gain = 0.05, proportional_gain = 2;
+  bool controller = false;  // lambda and the thresholds follow the measured L0: see kernels/sparsity.h
+  double integral_gain = 0.1, proportional_gain = 2, threshold_gain = 0.3;
   int64_t lambda_warmup = 10000;  // steps, linear
   double bandwidth = 0.001;
 
@@ -53,6 +53,9 @@ struct Recipe {
 // Warm-ups shrink for runs too short to hold them. Presets: default, gemma-scope, gemma-scope-2; an Error
 // names them otherwise.
 Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, int64_t width);
+
+// What the default preset's learning rate is multiplied by for an SAE with so many active latents in `width` dimensions.
+double dense_rate(double l0, int64_t width);
 
 const char* name(Recipe::Penalty p);
 const char* name(Recipe::Start s);

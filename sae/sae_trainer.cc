@@ -30,19 +30,6 @@ namespace {
 
 constexpr double kEnter = 0.8;  // of the entries up to which it is the faster one: then a step becomes sparse again
 
-void write_scalars(Context& ctx, Tensor t, std::vector<float> values) {
-  copy(ctx, t, view(values.data(), {static_cast<int64_t>(values.size())}));
-  ctx.synchronize();  // before the values go
-}
-
-template <class T> std::vector<T> read(Context& ctx, Tensor t) {
-  std::vector<T> values(t.size());
-  Tensor host = view(values.data(), {t.size()});
-  copy(ctx, host, t.reshape({t.size()}));
-  ctx.synchronize();
-  return values;
-}
-
 }  // namespace
 
 void SaeTrainer::start(Context& ctx) {
@@ -72,16 +59,10 @@ void SaeTrainer::start_control(Context& ctx) {
   const double first = recipe_.start_l0 * double(sizes_.batch);
   sparse_ = kind_ == StepKind::kSparse || (kind_ == StepKind::kAuto && recipe_.start == Recipe::Start::kData &&
                                            first < kEnter * double(sizes_.limit));
-  double lambda = recipe_.lambda;
-  if (recipe_.controller && lambda <= 0) {
-    // A latent at its threshold lowers the squared error by about theta^2, which is what lambda must outweigh. Not
-    // nothing, even where theta is: the controller multiplies.
-    double theta = 0;
-    for (const float t : read<float>(ctx, state_.p().threshold))
-      theta += t / static_cast<double>(state_.latent_count());
-    lambda = std::max(theta * theta, 1e-8);
-  }
-  write_scalars(ctx, state_.control, {0, 0, static_cast<float>(lambda), static_cast<float>(recipe_.target_l0)});
+  std::array<float, kControls> control{0, 0, static_cast<float>(recipe_.lambda), static_cast<float>(recipe_.target_l0),
+                                       1};
+  copy(ctx, state_.control, view(control.data(), {kControls}));
+  ctx.synchronize();  // before the values go
 }
 
 void SaeTrainer::send_schedules(Context& ctx, int64_t step) {
@@ -108,13 +89,16 @@ void SaeTrainer::step(Context& ctx, int64_t step) {
 namespace {
 
 void control_before(Context& ctx, SaeState& s, StepWorkspace& w, const Recipe& r) {
-  if (!r.controller) control_sparsity(ctx, s.control, w.l0, {});
+  if (!r.controller) control_sparsity(ctx, s.control, w.l0, {}, {});
 }
 
 void control_after(Context& ctx, SaeState& s, StepWorkspace& w, const Recipe& r) {
-  if (r.controller)
-    control_sparsity(ctx, s.control, w.l0,
-                     {static_cast<float>(r.integral_gain), static_cast<float>(r.proportional_gain)});
+  if (!r.controller) return;
+  control_sparsity(ctx, s.control, w.l0, w.error,
+                   {.integral = static_cast<float>(r.integral_gain),
+                    .proportional = static_cast<float>(r.proportional_gain),
+                    .threshold = static_cast<float>(r.threshold_gain)});
+  move_thresholds(ctx, s.p().threshold, s.control);
 }
 
 }  // namespace

@@ -48,6 +48,14 @@ TEST(Recipe, LambdaRisesLinearly) {
   EXPECT_EQ(r.lambda_scale_at(0), 1);
 }
 
+// By hand: 0.6 of 192 dimensions are 115.2; at four times that the rate halves.
+TEST(Recipe, RateOfADenseSae) {
+  EXPECT_EQ(dense_rate(32, 192), 1);
+  EXPECT_EQ(dense_rate(115, 192), 1);
+  EXPECT_NEAR(dense_rate(460.8, 192), 0.5, kClose);
+  EXPECT_EQ(dense_rate(400, 2304), 1);
+}
+
 TEST(Recipe, GemmaScopePresets) {
   for (const std::string preset : {"gemma-scope", "gemma-scope-2"}) {
     const Recipe r = preset_recipe(preset, 1000000, 4096, 2304);

@@ -255,7 +255,7 @@ TEST_P(SaeTrainerTest, TrainsAsTheCpuDoes) {
   for (const DType precision : {DType::kF32, DType::kBF16})
     for (const bool controller : {false, true}) {
       Recipe r = quick(6);
-      r.lambda = controller ? 0 : 0.004;  // the controller's follows from the threshold
+      r.lambda = controller ? 0 : 0.004;  // the controller finds its own
       r.controller = controller;
       r.target_l0 = 5;
       Training here(ctx, r, precision), cpu(Context(Device::kCpu), r, precision);

@@ -13,7 +13,7 @@ ON_DEVICES(ControlSparsity);
 constexpr double kUnit = 0x1p-24;  // half an ulp of f32
 
 Guarded controls(Context& ctx, float lambda, float scale, float steady, float target) {
-  return Guarded(ctx, DType::kF32, {kControls}, {lambda, scale, steady, target});
+  return Guarded(ctx, DType::kF32, {kControls}, {lambda, scale, steady, target, 1});
 }
 
 // By hand: lambda 1/2, a batch of 8.
@@ -49,62 +49,107 @@ TEST_P(SparsityPenalty, RefusesWrongShapes) {
   EXPECT_THROW(sparsity_penalty(ctx, other, rows, rows, c, false, 3), Error);
   EXPECT_THROW(sparsity_penalty(ctx, rows, other, rows, c, false, 3), Error);
   EXPECT_THROW(sparsity_penalty(ctx, rows, rows, rows, other, false, 3), Error);
-  EXPECT_THROW(control_sparsity(ctx, other, rows, {}), Error);
+  EXPECT_THROW(control_sparsity(ctx, other, rows, {}, {}), Error);
+  EXPECT_THROW(control_sparsity(ctx, c, rows, other, {.integral = 1}), Error);
 }
 
 TEST_P(ControlSparsity, WithoutGainsLambdaIsTheWarmedUpOne) {
   Guarded c = controls(ctx, 77, 0.25f, 8, 32), l0(ctx, DType::kF32, {2}, {1e6f, 1e6f});
-  control_sparsity(ctx, c, l0, {});
-  EXPECT_EQ(c.read(), (std::vector<float>{2, 0.25f, 8, 32}));
+  control_sparsity(ctx, c, l0, {}, {});
+  EXPECT_EQ(c.read(), (std::vector<float>{2, 0.25f, 8, 32, 1}));
 }
 
-// By hand: mean L0 20 against 10: e = ln 2. steady *= 2^0.5, lambda = scale * steady * 2^2.
-TEST_P(ControlSparsity, ProportionalAndIntegral) {
-  Guarded c = controls(ctx, 0, 0.5f, 3, 10), l0(ctx, DType::kF32, {4}, {5, 35, 0, 40});
-  control_sparsity(ctx, c, l0, {.integral = 0.5f, .proportional = 2});
+// By hand: mean L0 20 against 10: e = ln 2. steady *= 2^0.5, lambda = scale * steady * 2^2, the factor 2^0.25. With a
+// mean error of 10, a unit is 1, and the bounds are far.
+TEST_P(ControlSparsity, WhatItMoves) {
+  Guarded c = controls(ctx, 0, 0.5f, 3, 10), l0(ctx, DType::kF32, {4}, {5, 35, 0, 40}),
+          error(ctx, DType::kF32, {4}, {10, 30, 0, 0});
+  control_sparsity(ctx, c, l0, error, {.integral = 0.5f, .proportional = 2, .threshold = 0.25f});
   const double steady = 3 * std::sqrt(2.0);
-  expect_close(c.read(), std::vector<double>{0.5 * steady * 4, 0.5, steady, 10}, 8 * kUnit);
+  expect_close(c.read(), std::vector<double>{0.5 * steady * 4, 0.5, steady, 10, std::sqrt(std::sqrt(2.0))}, 8 * kUnit);
 }
 
-// Too sparse lowers lambda, too dense raises it, on target leaves it; what it has found stays when L0 gets there.
+// Too sparse lowers lambda and the thresholds, too dense raises them, on target leaves them; what it has found stays
+// when L0 gets there.
 TEST_P(ControlSparsity, Directions) {
-  const ControllerGains gains{.integral = 0.01f, .proportional = 2};
-  for (const auto& [count, sign] : {std::pair{5.0f, -1}, {10.0f, 0}, {11.0f, 1}}) {
+  const ControllerGains gains{.integral = 0.01f, .proportional = 2, .threshold = 0.3f};
+  const auto sign = [](float value, float from) { return (value > from) - (value < from); };
+  Guarded error(ctx, DType::kF32, {1}, {10});
+  for (const auto& [count, want] : {std::pair{5.0f, -1}, {10.0f, 0}, {11.0f, 1}}) {
     Guarded c = controls(ctx, 0, 1, 3, 10), l0(ctx, DType::kF32, {1}, {count});
-    control_sparsity(ctx, c, l0, gains);
+    control_sparsity(ctx, c, l0, error, gains);
     const auto after = c.read();
-    EXPECT_EQ((after[kLambda] > 3) - (after[kLambda] < 3), sign) << count;
-    EXPECT_EQ((after[kLambdaSteady] > 3) - (after[kLambdaSteady] < 3), sign) << count;
+    EXPECT_EQ(sign(after[kLambda], 3), want) << count;
+    EXPECT_EQ(sign(after[kLambdaSteady], 3), want) << count;
+    EXPECT_EQ(sign(after[kThresholdFactor], 1), want) << count;
     Guarded arrived(ctx, DType::kF32, {1}, {10});
-    control_sparsity(ctx, c, arrived, gains);
+    control_sparsity(ctx, c, arrived, error, gains);
     EXPECT_EQ(c.read()[kLambda], after[kLambdaSteady]);
+    EXPECT_EQ(c.read()[kThresholdFactor], 1);
   }
 }
 
-// However far off, a step changes the logarithm by no more than the gains: nothing firing at all included.
+// However far off, a step changes the logarithms by no more than the gains: nothing firing at all included.
 TEST_P(ControlSparsity, ErrorIsClamped) {
   for (const auto& [count, e] : {std::pair{0.0f, -1.0}, {1e9f, 1.0}}) {
-    Guarded c = controls(ctx, 0, 1, 3, 10), l0(ctx, DType::kF32, {1}, {count});
-    control_sparsity(ctx, c, l0, {.integral = 0.5f, .proportional = 2});
+    Guarded c = controls(ctx, 0, 1, 3, 10), l0(ctx, DType::kF32, {1}, {count}), error(ctx, DType::kF32, {1}, {10});
+    control_sparsity(ctx, c, l0, error, {.integral = 0.5f, .proportional = 2, .threshold = 1});
     const double steady = 3 * std::exp(0.5 * e);
-    expect_close(c.read(), std::vector<double>{steady * std::exp(2 * e), 1, steady, 10}, 8 * kUnit);
+    expect_close(c.read(), std::vector<double>{steady * std::exp(2 * e), 1, steady, 10, std::exp(e)}, 8 * kUnit);
   }
 }
 
 // By hand: a mean of nothing counts as 1/1000, against 1/500 here: e = -ln 2.
 TEST_P(ControlSparsity, NothingFires) {
-  Guarded c = controls(ctx, 0, 1, 3, 2e-3f), l0(ctx, DType::kF32, {3}, {0, 0, 0});
-  control_sparsity(ctx, c, l0, {.integral = 1, .proportional = 1});
-  expect_close(c.read(), std::vector<double>{0.75, 1, 1.5, 2e-3f}, 8 * kUnit);
+  Guarded c = controls(ctx, 0, 1, 3, 2e-3f), l0(ctx, DType::kF32, {3}, {0, 0, 0}),
+          error(ctx, DType::kF32, {3}, {2e-3f, 2e-3f, 2e-3f});
+  control_sparsity(ctx, c, l0, error, {.integral = 1, .proportional = 1, .threshold = 1});
+  expect_close(c.read(), std::vector<double>{0.75, 1, 1.5, 2e-3f, 0.5}, 8 * kUnit);
 }
 
-// A batch's worth: more rows than a block has threads. By hand: a mean of 20 against 10, e = ln 2.
+// By hand, on target, mean error 5 of an L0 of 10: a unit is 1/2. It begins at three tenths of it, and stays within its
+// bounds of it whatever it was.
+TEST_P(ControlSparsity, BeginsAndStaysWithinItsBounds) {
+  Guarded l0(ctx, DType::kF32, {2}, {5, 15}), error(ctx, DType::kF32, {2}, {2, 8});
+  for (const auto& [from, to] : {std::pair{0.0f, 0.15}, {1e-7f, 0.01}, {0.02f, 0.02}, {24.0f, 24.0}, {26.0f, 25.0}}) {
+    Guarded c = controls(ctx, 0, 1, from, 10);
+    control_sparsity(ctx, c, l0, error, {.integral = 1, .proportional = 1, .threshold = 1});
+    expect_close(c.read(), std::vector<double>{to, 1, to, 10, 1}, 2 * kUnit);
+  }
+}
+
+// A step that broke does not look like a good one.
+TEST_P(ControlSparsity, NaNStays) {
+  for (const bool of_error : {false, true}) {
+    Guarded c = controls(ctx, 0, 1, 3, 10), l0(ctx, DType::kF32, {1}, {of_error ? 10 : NAN}),
+            error(ctx, DType::kF32, {1}, {of_error ? NAN : 10});
+    control_sparsity(ctx, c, l0, error, {.integral = 0.5f, .proportional = 2, .threshold = 1});
+    EXPECT_TRUE(std::isnan(c.read()[of_error ? kLambda : kThresholdFactor])) << of_error;
+  }
+}
+
+// A batch's worth: more rows than a block has threads. By hand: a mean of 20 against 10, e = ln 2; a mean error of 3,
+// so that lambda begins at 0.09.
 TEST_P(ControlSparsity, ManyRows) {
-  std::vector<float> counts(3001, 20);
+  std::vector<float> counts(3001, 20), errors(3001, 3);
   counts[0] = 0, counts[3000] = 40;
-  Guarded c = controls(ctx, 0, 1, 3, 10), l0(ctx, DType::kF32, {3001}, counts);
-  control_sparsity(ctx, c, l0, {.integral = 1, .proportional = 1});
-  expect_close(c.read(), std::vector<double>{12, 1, 6, 10}, 8 * kUnit);
+  errors[1500] = 1, errors[3000] = 5;
+  Guarded c = controls(ctx, 0, 1, 0, 10), l0(ctx, DType::kF32, {3001}, counts), error(ctx, DType::kF32, {3001}, errors);
+  control_sparsity(ctx, c, l0, error, {.integral = 1, .proportional = 1, .threshold = 1});
+  expect_close(c.read(), std::vector<double>{0.36, 1, 0.18, 10, 2}, 8 * kUnit);
+}
+
+struct MoveThresholds : OnDevice {};
+ON_DEVICES(MoveThresholds);
+
+TEST_P(MoveThresholds, AllByTheFactor) {
+  const auto thetas = integers(777, 3, 0, 100);
+  std::vector<float> want;
+  for (const float t : thetas) want.push_back(t * 1.25f);
+  Guarded theta(ctx, DType::kF32, {777}, thetas), c(ctx, DType::kF32, {kControls}, {9, 9, 9, 9, 1.25f});
+  move_thresholds(ctx, theta, c);
+  EXPECT_EQ(theta.read(), want);
+  EXPECT_THROW(move_thresholds(ctx, theta, theta), Error);
 }
 
 TEST_P(SparsityPenalty, ManyRows) {

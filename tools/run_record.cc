@@ -22,6 +22,7 @@ nlohmann::ordered_json to_json(const Recipe& r) {
           {"controller", r.controller},
           {"integral_gain", r.integral_gain},
           {"proportional_gain", r.proportional_gain},
+          {"threshold_gain", r.threshold_gain},
           {"bandwidth", r.bandwidth},
           {"revive_rate", r.revive_rate},
           {"revive_window", r.revive_window},
