@@ -16,7 +16,9 @@ size_t bytes_of(const Item& item) { return sizeof(Item) + item.text.size() + ite
 
 }  // namespace
 
-Corpus::Corpus(const TokenStreamOptions& options, const StopSignal& stop) : options_(options), stop_(stop) {
+Corpus::Corpus(const TokenStreamOptions& options, const StopSignal& stop, Start start)
+    : options_(options), stop_(stop), start_(std::move(start)) {
+  if (start_.epoch > 0) skipped_ = start_.skipped;  // in the first they are counted as they are read again
   if (options_.files.empty()) throw Error("no data: name at least one file");
   bool has_documents = false;
   for (const std::string& path : options_.files) {
@@ -44,31 +46,46 @@ Corpus::Corpus(const TokenStreamOptions& options, const StopSignal& stop) : opti
 }
 
 bool Corpus::next(Item& item) {
+  if (!std::exchange(started_, true)) drop_to_start();
   while (!stop_.raised()) {
-    if (epoch_ >= 0) {
-      Pooled document;
-      if (has_rows_ ? read_row(item) : draw(document)) {
-        if (!has_rows_) {
-          document.item.continues = document.begin >= 0 && document.file == last_file_ && document.begin == last_end_;
-          last_file_ = document.file;
-          last_end_ = document.end;
-          item = std::move(document.item);
-        }
-        item.epoch = epoch_;
-        item.skipped = skipped_;
-        ++items_;
-        return true;
-      }
-      // Standard input cannot be read again, and data of which nothing is wanted would be read for ever.
-      if (!options_.repeat || has_stdin_ || items_ == 0) return false;
-    }
-    start_epoch();
+    if (next_of_epoch(item)) return true;
+    // Standard input cannot be read again, and data of which nothing is wanted would be read for ever.
+    if (!options_.repeat || has_stdin_ || items_ == 0) return false;
+    start_epoch(epoch_ + 1);
   }
   return false;
 }
 
-void Corpus::start_epoch() {
-  ++epoch_;
+// The order of an epoch depends on the seed and its number alone; within it, on all that was drawn before.
+void Corpus::drop_to_start() {
+  start_epoch(start_.epoch);
+  Item item;
+  while (items_ < start_.items && !stop_.raised())
+    if (!next_of_epoch(item) && !stop_.raised())
+      throw Error(fmt::format(
+          "the data have changed since: pass {} over them has {} documents (or rows), but {} of it were used",
+          start_.epoch + 1, items_, start_.items));
+}
+
+bool Corpus::next_of_epoch(Item& item) {
+  if (has_rows_) {
+    if (!read_row(item)) return false;
+  } else {
+    Pooled document;
+    if (!draw(document)) return false;
+    document.item.continues = document.begin >= 0 && document.file == last_file_ && document.begin == last_end_;
+    last_file_ = document.file;
+    last_end_ = document.end;
+    item = std::move(document.item);
+  }
+  item.epoch = epoch_;
+  item.skipped = skipped_;
+  ++items_;
+  return true;
+}
+
+void Corpus::start_epoch(int64_t epoch) {
+  epoch_ = epoch;
   items_ = 0;
   random_ = Random(options_.seed, Random::kShuffleDocuments, static_cast<uint64_t>(epoch_));
   drawn_ = 0;

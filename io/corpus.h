@@ -27,10 +27,18 @@ struct Item {
 // drawn: all of them counters.
 class Corpus {
  public:
-  // Looks at every file (standard input apart). `stop` ends next() early.
-  Corpus(const TokenStreamOptions& options, const StopSignal& stop);
+  // Where to start: behind so many items of an epoch, with what the first epoch skipped where it is a later one.
+  struct Start {
+    int64_t epoch = 0, items = 0;
+    Skipped skipped;
+  };
 
-  bool next(Item& item);                               // false at the end, or when stopped
+  // Looks at every file (standard input apart). `stop` ends next() early.
+  Corpus(const TokenStreamOptions& options, const StopSignal& stop, Start start);
+
+  // False at the end, or when stopped. The first call reads and drops the items before the start; an Error if there
+  // are not so many.
+  bool next(Item& item);
   bool has_text() const { return has_text_; }          // a tokenizer is needed
   bool has_rows() const { return has_rows_; }          // items are contexts, not to be packed
   const Skipped& skipped() const { return skipped_; }  // in the first epoch: later ones skip the same
@@ -42,7 +50,9 @@ class Corpus {
     int64_t begin = -1, end = -1;  // in a stream of tokens
   };
 
-  void start_epoch();
+  void start_epoch(int64_t epoch);
+  void drop_to_start();
+  bool next_of_epoch(Item& item);
   bool read_row(Item& item);
   bool draw(Pooled& drawn);
   bool read_wanted(Pooled& document);  // the next of this split, in the order of the files
@@ -52,11 +62,13 @@ class Corpus {
 
   TokenStreamOptions options_;
   const StopSignal& stop_;
+  Start start_;
   std::vector<std::optional<TokenFile>> token_files_;  // of options_.files, where they are such
   bool has_text_ = false, has_rows_ = false, has_stdin_ = false;
 
-  int64_t epoch_ = -1;
-  int64_t items_ = 0;  // of this epoch, handed out
+  bool started_ = false;
+  int64_t epoch_ = 0;
+  int64_t items_ = 0;  // of this epoch, handed out or dropped
   Random random_{0, Random::kShuffleDocuments};
   uint64_t drawn_ = 0;  // random numbers of this epoch
   Skipped skipped_;

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace gsae {
@@ -11,13 +12,16 @@ namespace gsae {
 // the next T - 1.
 class Packer {
  public:
-  Packer(int64_t context, int32_t bos) : context_(context), bos_(bos) {
+  // Goes on where another was that had begun the context `current`.
+  Packer(int64_t context, int32_t bos, std::vector<int32_t> current = {})
+      : context_(context), bos_(bos), current_(std::move(current)) {
     current_.reserve(static_cast<size_t>(context));
   }
 
   // Continues the stream, and appends each context that is complete to `out`.
   void add(std::vector<int32_t>& out, const int32_t* ids, size_t n);
-  void reset() { current_.clear(); }  // drops what is too short for a context
+  void reset() { current_.clear(); }                                // drops what is too short for a context
+  const std::vector<int32_t>& current() const { return current_; }  // begun, fewer than T
 
  private:
   int64_t context_;

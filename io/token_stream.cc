@@ -14,16 +14,64 @@
 #include "kernels/checkf.h"
 
 namespace gsae {
+namespace {
+
+void check(const TokenStreamOptions& options) {
+  CHECKF(options.context >= 2, "a context of {} tokens: it must hold BOS and at least one more", options.context);
+  CHECKF(options.eval_fraction >= 0 && options.eval_fraction <= 1, "eval_fraction {}: must be from 0 to 1",
+         options.eval_fraction);
+}
+
+void check(const TokenStream::Position& p, const TokenStreamOptions& options) {
+  if (std::find(options.files.begin(), options.files.end(), "-") != options.files.end())
+    throw Error("standard input cannot be read again: a stream of it cannot go on from a position");
+  const auto require = [](bool good, const std::string& what) {
+    if (!good) throw Error("no position of these data with these options: " + what);
+  };
+  const auto count = [&](const char* name, int64_t n) {
+    require(n >= 0 && n < int64_t{1} << 60, fmt::format("{} is {}", name, n));  // nothing overflows from there
+  };
+  const TokenStream::Statistics& s = p.statistics;
+  count("documents", s.documents);
+  count("tokens", s.tokens);
+  count("skipped", s.skipped);
+  count("epoch", s.epoch);
+  count("contexts", s.contexts);
+  count("items", p.items);
+  count("packed_of_epoch", p.packed_of_epoch);
+  require(p.items <= s.documents, fmt::format("{} items of {} documents", p.items, s.documents));
+  const auto context = static_cast<size_t>(options.context);
+  require(p.current.size() < context, fmt::format("{} tokens of a context of {}", p.current.size(), context));
+  require(p.current.empty() || p.current[0] == options.bos, "a context that does not begin with BOS");
+  require(p.packed.size() % context == 0 && p.packed_of_epoch % options.context == 0,
+          fmt::format("{} and {} tokens packed in contexts of {}", p.packed.size(), p.packed_of_epoch, context));
+  for (const auto* ids : {&p.current, &p.packed})
+    for (const int32_t id : *ids)
+      require(id >= 0 && (options.vocab_size == 0 || id < options.vocab_size),
+              fmt::format("the id {} is outside the vocabulary of {}", id, options.vocab_size));
+}
+
+}  // namespace
 
 struct TokenStream::State {
-  explicit State(TokenStreamOptions o)
-      : options(std::move(o)), corpus(options, stop), packer(options.context, options.bos) {
+  State(TokenStreamOptions o, const Position& from)
+      : options(std::move(o)),
+        corpus(options, stop,
+               {from.statistics.epoch, from.items, {from.statistics.skipped, from.statistics.first_skipped}}),
+        packer(options.context, options.bos, from.current),
+        packed(from.packed),
+        items(from.items),
+        packed_of_epoch(from.packed_of_epoch),
+        ended(from.ended),
+        statistics(from.statistics) {
+    if (corpus.has_rows() && !from.current.empty())
+      throw Error("no position of these data with these options: rows of tokens leave no context incomplete");
     if (corpus.has_text()) tokenizer.emplace(options.tokenizer);
     if (tokenizer && options.vocab_size > 0 && tokenizer->size() > options.vocab_size)
       throw Error(fmt::format("{} has {} pieces, but the model's vocabulary is {}: it is another model's tokenizer",
                               options.tokenizer, tokenizer->size(), options.vocab_size));
-    pipeline.emplace([this](Item& item) { return corpus.next(item); }, tokenizer ? &*tokenizer : nullptr,
-                     options.threads, stop);
+    pipeline.emplace([this, done = from.ended](Item& item) { return !done && corpus.next(item); },
+                     tokenizer ? &*tokenizer : nullptr, options.threads, stop);
   }
 
   // Reads on until `packed` has a context more; false at the end.
@@ -40,18 +88,20 @@ struct TokenStream::State {
         return false;
       }
       if (item.epoch != statistics.epoch) {
-        ended = std::exchange(packed_of_epoch, 0) == 0;  // no other order would make a context of it
+        ended = packed_of_epoch == 0;  // no other order would make a context of it
         if (ended) return false;
+        packed_of_epoch = items = 0;
         statistics.epoch = item.epoch;
         packer.reset();
       }
       add(item);
     }
-    packed_of_epoch += packed.size() - before;
+    packed_of_epoch += static_cast<int64_t>(packed.size() - before);
     return true;
   }
 
   void add(const Item& item) {
+    ++items;
     ++statistics.documents;
     statistics.tokens += static_cast<int64_t>(item.ids.size());
     if (item.skipped.count > statistics.skipped) {
@@ -76,17 +126,22 @@ struct TokenStream::State {
   Packer packer;
   std::vector<int32_t> packed;  // contexts, of which the first
   size_t handed_out = 0;        // tokens have been handed out
-  size_t packed_of_epoch = 0;   // tokens
-  bool ended = false;
+  int64_t items;                // as in Position
+  int64_t packed_of_epoch;
+  bool ended;
   Statistics statistics;
   std::optional<EncodePipeline> pipeline;  // the last, so that its threads end before what they use
 };
 
 TokenStream::TokenStream(TokenStreamOptions options) {
-  CHECKF(options.context >= 2, "a context of {} tokens: it must hold BOS and at least one more", options.context);
-  CHECKF(options.eval_fraction >= 0 && options.eval_fraction <= 1, "eval_fraction {}: must be from 0 to 1",
-         options.eval_fraction);
-  state_ = std::make_unique<State>(std::move(options));
+  check(options);
+  state_ = std::make_unique<State>(std::move(options), Position{});
+}
+
+TokenStream::TokenStream(TokenStreamOptions options, const Position& from) {
+  check(options);
+  check(from, options);
+  state_ = std::make_unique<State>(std::move(options), from);
 }
 
 TokenStream::~TokenStream() = default;
@@ -111,5 +166,15 @@ TokenBatch TokenStream::next(int64_t sequences) {
 }
 
 TokenStream::Statistics TokenStream::statistics() const { return state_->statistics; }
+
+TokenStream::Position TokenStream::position() const {
+  const State& s = *state_;
+  return {.statistics = s.statistics,
+          .items = s.items,
+          .packed_of_epoch = s.packed_of_epoch,
+          .ended = s.ended,
+          .current = s.packer.current(),
+          .packed = {s.packed.begin() + static_cast<ptrdiff_t>(s.handed_out), s.packed.end()}};
+}
 
 }  // namespace gsae

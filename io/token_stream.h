@@ -61,13 +61,6 @@ struct TokenBatch {
 // further next(): fewer contexts than asked for always mean the end of the data.
 class TokenStream {
  public:
-  explicit TokenStream(TokenStreamOptions options);  // opens every file: an unreadable one is an Error here
-  ~TokenStream();
-
-  // Up to `sequences` contexts, fewer only at the end of the data; 0 when there are no more. Data that
-  // does not fill one context ends at once, `repeat` or not: the statistics say what there was.
-  TokenBatch next(int64_t sequences);
-
   struct Statistics {
     int64_t documents = 0;      // (or rows) of this split so far, every epoch counted
     int64_t tokens = 0;         // of them, with the BOS put before documents
@@ -75,8 +68,38 @@ class TokenStream {
     std::string first_skipped;  // "FILE:LINE: reason" of the first of them
     int64_t epoch = 0;          // 0 during the first pass over the data
     int64_t contexts = 0;       // handed out
+    bool operator==(const Statistics&) const = default;
   };
-  Statistics statistics() const;  // as of the last next(): depends on no timing; by the same thread
+
+  // Where a stream is, to be stored: what it takes, with the options and the data, to go on from there.
+  struct Position {
+    Statistics statistics;         // with the epoch
+    int64_t items = 0;             // documents (or rows) of this epoch, packed so far
+    int64_t packed_of_epoch = 0;   // tokens, in whole contexts
+    bool ended = false;            // the data ran out
+    std::vector<int32_t> current;  // the context that is not complete yet
+    std::vector<int32_t> packed;   // whole contexts, not handed out yet: the rest of a long document
+    bool operator==(const Position&) const = default;
+  };
+
+  explicit TokenStream(TokenStreamOptions options);  // opens every file: an unreadable one is an Error here
+
+  // Goes on where another stream with the same options (threads apart) was: the contexts and the
+  // statistics are those that it would have given, bit for bit. The documents before are read and
+  // dropped by the background thread, without being tokenised. An Error if the position cannot be one of
+  // these options (it comes from a file), or if standard input is among the files; next() throws one if
+  // the data no longer hold as much as was used. That they hold the same is the caller's to check:
+  // io/file_stamp.h.
+  TokenStream(TokenStreamOptions options, const Position& from);
+  ~TokenStream();
+
+  // Up to `sequences` contexts, fewer only at the end of the data; 0 when there are no more. Data that
+  // does not fill one context ends at once, `repeat` or not: the statistics say what there was.
+  TokenBatch next(int64_t sequences);
+
+  // As of the last next(): depends on no timing; by the same thread.
+  Statistics statistics() const;
+  Position position() const;
 
  private:
   struct State;
