@@ -17,8 +17,7 @@ size_t bytes_of(const Item& item) { return sizeof(Item) + item.text.size() + ite
 }  // namespace
 
 Corpus::Corpus(const TokenStreamOptions& options, const StopSignal& stop, Start start)
-    : options_(options), stop_(stop), start_(std::move(start)) {
-  if (start_.epoch > 0) skipped_ = start_.skipped;  // in the first they are counted as they are read again
+    : options_(options), stop_(stop), start_(start) {
   if (options_.files.empty()) throw Error("no data: name at least one file");
   bool has_documents = false;
   for (const std::string& path : options_.files) {

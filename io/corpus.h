@@ -27,10 +27,8 @@ struct Item {
 // drawn: all of them counters.
 class Corpus {
  public:
-  // Where to start: behind so many items of an epoch, with what the first epoch skipped where it is a later one.
-  struct Start {
+  struct Start {  // behind so many items of an epoch
     int64_t epoch = 0, items = 0;
-    Skipped skipped;
   };
 
   // Looks at every file (standard input apart). `stop` ends next() early.
@@ -41,7 +39,7 @@ class Corpus {
   bool next(Item& item);
   bool has_text() const { return has_text_; }          // a tokenizer is needed
   bool has_rows() const { return has_rows_; }          // items are contexts, not to be packed
-  const Skipped& skipped() const { return skipped_; }  // in the first epoch: later ones skip the same
+  const Skipped& skipped() const { return skipped_; }  // in the first epoch, if it was read: later ones skip the same
 
  private:
   struct Pooled {

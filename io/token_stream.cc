@@ -56,8 +56,7 @@ void check(const TokenStream::Position& p, const TokenStreamOptions& options) {
 struct TokenStream::State {
   State(TokenStreamOptions o, const Position& from)
       : options(std::move(o)),
-        corpus(options, stop,
-               {from.statistics.epoch, from.items, {from.statistics.skipped, from.statistics.first_skipped}}),
+        corpus(options, stop, {from.statistics.epoch, from.items}),
         packer(options.context, options.bos, from.current),
         packed(from.packed),
         items(from.items),
@@ -82,9 +81,7 @@ struct TokenStream::State {
       if (ended) return false;
       if (!pipeline->next(item)) {
         ended = true;
-        // the reading thread has ended
-        statistics.skipped = corpus.skipped().count;
-        statistics.first_skipped = corpus.skipped().first;
+        count(corpus.skipped());  // the reading thread has ended
         return false;
       }
       if (item.epoch != statistics.epoch) {
@@ -100,14 +97,19 @@ struct TokenStream::State {
     return true;
   }
 
+  // What was skipped before a start within the first epoch is counted as it is read again; before one in a later epoch
+  // it is not read.
+  void count(const Skipped& skipped) {
+    if (skipped.count <= statistics.skipped) return;
+    statistics.skipped = skipped.count;
+    statistics.first_skipped = skipped.first;
+  }
+
   void add(const Item& item) {
     ++items;
     ++statistics.documents;
     statistics.tokens += static_cast<int64_t>(item.ids.size());
-    if (item.skipped.count > statistics.skipped) {
-      statistics.skipped = item.skipped.count;
-      statistics.first_skipped = item.skipped.first;
-    }
+    count(item.skipped);
     if (corpus.has_rows()) {
       packed.insert(packed.end(), item.ids.begin(), item.ids.end());
       return;

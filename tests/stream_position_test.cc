@@ -227,6 +227,11 @@ TEST_F(StreamPosition, WithBadLines) {
       if (!shuffle) {
         EXPECT_EQ(steps[2].statistics.skipped, 1);
       }
+      o.repeat = false;  // no more passes: the count of the first stays
+      TokenStream last(o, steps.back().position);
+      last.next(10'000);
+      EXPECT_EQ(last.statistics().skipped, 5);
+      EXPECT_EQ(last.statistics().first_skipped, steps.back().statistics.first_skipped);
     }
 }
 
