@@ -25,6 +25,10 @@ class ActivationBuffer {
   int64_t places() const { return static_cast<int64_t>(tables_.size()); }
   int64_t width(int64_t place) const { return tables_.at(place).dim[1]; }
 
+  // What another process needs to go on: the tables (slots, width), and which of their rows wait.
+  const std::vector<Tensor>& tables() const { return tables_; }
+  RowOrder& order() { return order_; }
+
   // First the slots for the rows that are about to arrive (keep: a flag per row, at most chunk() of them) ...
   void expect(Context& ctx, const std::vector<uint8_t>& keep);
   // ... then the rows themselves, of each place, (rows, width) f32 or bf16, in as many pieces as they come.

@@ -54,7 +54,8 @@ struct Recipe {
 // names them otherwise.
 Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, int64_t width);
 
-// What the default preset's learning rate is multiplied by for an SAE with so many active latents in `width` dimensions.
+// What the default preset's learning rate is multiplied by for an SAE with so many active latents in `width`
+// dimensions.
 double dense_rate(double l0, int64_t width);
 
 const char* name(Recipe::Penalty p);

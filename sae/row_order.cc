@@ -13,6 +13,21 @@ RowOrder::RowOrder(int64_t slots, uint64_t seed, bool shuffle) : slots_(slots), 
   for (int64_t i = slots - 1; i >= 0; --i) free_.push_back(static_cast<int32_t>(i));  // slot 0 leaves first
 }
 
+void RowOrder::restore(State s) {
+  std::vector<bool> seen(slots_);
+  for (const std::vector<int32_t>* list : {&s.held, &s.free})
+    for (const int32_t slot : *list) {
+      CHECKF(slot >= 0 && slot < slots_ && !seen[slot], "slot {} of a buffer of {} rows: not there, or named twice",
+             slot, slots_);
+      seen[slot] = true;
+    }
+  CHECKF(int64_t(s.held.size() + s.free.size()) == slots_, "{} slots held and {} free of a buffer of {} rows",
+         s.held.size(), s.free.size(), slots_);
+  draws_ = s.draws, head_ = 0;
+  held_.assign(s.held.begin(), s.held.end());  // keeps the memory that was reserved
+  free_.assign(s.free.begin(), s.free.end());
+}
+
 void RowOrder::place(const std::vector<uint8_t>& keep, std::vector<int32_t>& index) {
   index.assign(keep.size(), -1);
   for (size_t r = 0; r < keep.size(); ++r) {

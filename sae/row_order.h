@@ -18,6 +18,15 @@ class RowOrder {
  public:
   RowOrder(int64_t slots, uint64_t seed, bool shuffle);
 
+  // What another process needs to place and draw as this one would.
+  struct State {
+    uint64_t draws = 0;
+    std::vector<int32_t> held, free;  // slots
+  };
+  State state() const { return {draws_, {held_.begin() + head_, held_.end()}, free_}; }
+  // An Error unless held and free are each slot once: it may come from a file.
+  void restore(State state);
+
   int64_t free() const { return static_cast<int64_t>(free_.size()); }
   int64_t held() const { return static_cast<int64_t>(held_.size()) - head_; }
   int64_t slots() const { return slots_; }

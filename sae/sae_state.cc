@@ -41,4 +41,25 @@ SaeState::SaeState(Arena& arena, int64_t width, int64_t F, DType precision) {
   sum_x = sums.rows(4, 4 + width);
 }
 
+std::vector<std::pair<std::string, Tensor>> SaeState::persistent() const {
+  const LatentTensors &p = latents.p, &v = latents.v;
+  return {{"W_enc", p.W_enc},
+          {"W_dec", p.W_dec},
+          {"b_enc", p.b_enc},
+          {"threshold", p.threshold},
+          {"b_dec", b_dec},
+          {"W_enc_moment", v.W_enc},
+          {"W_dec_moment", v.W_dec},
+          {"b_enc_moment", v.b_enc},
+          {"threshold_moment", v.threshold},
+          {"b_dec_moment", b_dec_moment},
+          {"stamp", latents.stamp},
+          {"control", control},
+          {"fired", fired},
+          {"idle", idle},
+          {"fired_total", fired_total},
+          {"step_l0", step_l0},
+          {"sums", sums}};
+}
+
 }  // namespace gsae

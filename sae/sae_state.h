@@ -1,5 +1,9 @@
 #pragma once
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "kernels/context.h"
 #include "kernels/latents.h"
 #include "kernels/memory.h"
@@ -29,6 +33,9 @@ struct SaeState {
   Tensor sum_x2, sum_x;                   // (1), (d)
 
   SaeState(Arena& arena, int64_t width, int64_t latents, DType precision);
+
+  // By name, what it takes to go on in another process: all but the bf16 copies, and what a step sets itself.
+  std::vector<std::pair<std::string, Tensor>> persistent() const;
 
   const LatentTensors& p() const { return latents.p; }
   int64_t width() const { return latents.p.width(); }

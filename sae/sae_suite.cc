@@ -32,6 +32,11 @@ void SaeSuite::calibrate(Context& ctx, const ActivationBuffer& buffer, int64_t r
 
 void SaeSuite::set_scale(double C) { scales_.assign(scales_.size(), C); }
 
+void SaeSuite::set_scales(const std::vector<double>& scales) {
+  CHECKF(scales.size() == scales_.size(), "{} scales for {} places", scales.size(), scales_.size());
+  scales_ = scales;
+}
+
 // The rows of a place are fetched once: they lie first in the workspace, and stay there for its other SAEs.
 void SaeSuite::for_each(Context& ctx, ActivationBuffer& buffer, const std::function<void(SaeTrainer&)>& f) {
   for (int64_t i = 0; i < size(); ++i) {

@@ -33,6 +33,8 @@ class SaeSuite {
   void calibrate(Context& ctx, const ActivationBuffer& buffer, int64_t rows);
   void set_scale(double C);  // the same for every place, instead
   double scale(int64_t place) const { return scales_.at(place); }
+  const std::vector<double>& scales() const { return scales_; }
+  void set_scales(const std::vector<double>& scales);  // of all places
 
   // Each from the rows of its place that the buffer has chosen last: a sample.
   void start(Context& ctx, ActivationBuffer& buffer);

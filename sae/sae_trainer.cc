@@ -42,7 +42,7 @@ void SaeTrainer::start(Context& ctx, const SaeParameters& given) {
   start_control(ctx);
 }
 
-void SaeTrainer::start_control(Context& ctx) {
+void SaeTrainer::prepare(Context& ctx) {
   since_ = {}, requested_ = {};
   last_step_ = 0;
   if (!prepared_) {
@@ -54,7 +54,27 @@ void SaeTrainer::start_control(Context& ctx) {
     count_ = Readback(ctx, workspace_.sparse.entries.count.bytes());
     step_l0_ = Readback(ctx, state_.step_l0.bytes());
   }
-  prepared_ = true, reviewing_ = false;
+  prepared_ = true, reviewing_ = false, reviewed_l0_.reset();
+}
+
+SaeTrainer::Progress SaeTrainer::progress() {
+  CHECK(requested_.rows == 0, "progress: metrics are on their way");
+  if (reviewing_ && !reviewed_l0_) reviewed_l0_ = step_l0_.wait<double>()[0];
+  return {sparse_, reviewed_l0_, since_.rows, since_.sparse_rows, since_.entries, last_step_};
+}
+
+void SaeTrainer::resume(Context& ctx, const Progress& p) {
+  prepare(ctx);
+  refresh_copies(ctx, state_);
+  sparse_ = p.sparse;
+  reviewed_l0_ = p.reviewed_l0;
+  reviewing_ = reviewed_l0_.has_value();
+  since_.rows = p.rows, since_.sparse_rows = p.sparse_rows, since_.entries = p.entries;
+  last_step_ = p.last_step;
+}
+
+void SaeTrainer::start_control(Context& ctx) {
+  prepare(ctx);
   // A start from data knows its L0. Any other start is dense until its L0 has been measured.
   const double first = recipe_.start_l0 * double(sizes_.batch);
   sparse_ = kind_ == StepKind::kSparse || (kind_ == StepKind::kAuto && recipe_.start == Recipe::Start::kData &&
@@ -137,11 +157,12 @@ void SaeTrainer::review(Context& ctx, int64_t step) {
   if (kind_ != StepKind::kAuto || sparse_) return;
   if (step % kEvery == kEvery - kAhead && step > 0) {
     step_l0_.request(ctx, state_.step_l0);
-    reviewing_ = true;
+    reviewing_ = true, reviewed_l0_.reset();
   }
   if (step % kEvery == 0 && reviewing_) {
     reviewing_ = false;
-    sparse_ = step_l0_.wait<double>()[0] < kEnter * double(sizes_.limit);
+    const double l0 = reviewed_l0_ ? *reviewed_l0_ : step_l0_.wait<double>()[0];
+    sparse_ = l0 < kEnter * double(sizes_.limit);
   }
 }
 

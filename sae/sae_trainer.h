@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "kernels/graph.h"
 #include "kernels/transfer.h"
@@ -44,6 +45,18 @@ class SaeTrainer {
   void start(Context& ctx);
   void start(Context& ctx, const SaeParameters& given);
 
+  // What another process needs beside state().persistent() to take the next steps as this one would, to the bit, and to
+  // report them. Not between request_metrics() and take_metrics().
+  struct Progress {
+    bool sparse = false;                // the next step is meant to be
+    std::optional<double> reviewed_l0;  // asked for, to choose the kind of the steps that come
+    int64_t rows = 0, sparse_rows = 0;  // since the last metrics
+    double entries = 0;
+    int64_t last_step = 0;
+  };
+  Progress progress();
+  void resume(Context& ctx, const Progress& progress);  // once the persistent tensors are there
+
   // One step on the rows that workspace().x holds.
   void step(Context& ctx, int64_t step);
   bool sparse() const { return sparse_; }  // the next step is meant to be
@@ -61,6 +74,7 @@ class SaeTrainer {
 
  private:
   void start_control(Context& ctx);
+  void prepare(Context& ctx);
   void send_schedules(Context& ctx, int64_t step);
   void dense(Context& ctx);
   bool try_sparse(Context& ctx);
@@ -76,9 +90,10 @@ class SaeTrainer {
   Readback log_, control_, count_, step_l0_;
   bool prepared_ = false;  // those above
   bool sparse_ = false;
-  bool reviewing_ = false;  // step_l0_ was asked for
-  StepMetrics requested_;   // what the host knew when it asked; rows 0: nothing was asked for
-  StepMetrics since_;       // likewise, of the steps since
+  bool reviewing_ = false;             // step_l0_ was asked for
+  std::optional<double> reviewed_l0_;  // and has come already
+  StepMetrics requested_;              // what the host knew when it asked; rows 0: nothing was asked for
+  StepMetrics since_;                  // likewise, of the steps since
   int64_t last_step_ = 0;
 };
 

@@ -159,7 +159,7 @@ TEST(Train, TheFolderOfARun) {
   const double l0 = evaluation.at("l0").at("value");
   EXPECT_EQ(sae, fmt::format("{}/layer_3/width_256/average_l0_{:.0f}", run, l0));
   const std::string at = fs::relative(sae, run).string() + "/";
-  EXPECT_EQ(files_below(run), (std::set<std::string>{"config.json", "train.jsonl", at + "params.npz",
+  EXPECT_EQ(files_below(run), (std::set<std::string>{"config.json", "run.json", "train.jsonl", at + "params.npz",
                                                      at + "config.json", at + "eval.json"}));
   EXPECT_NE(o.out.find("wrote " + sae), std::string::npos) << o.out;
 
@@ -172,7 +172,7 @@ TEST(Train, TheFolderOfARun) {
   for (const auto& line : log)
     for (const auto& [key, value] : line.items()) {
       if (key == "sae") EXPECT_EQ(value, "res.3/256/l0_8");
-      else if (key == "step_kind") EXPECT_EQ(value, "dense"); 
+      else if (key == "step_kind") EXPECT_EQ(value, "dense");
       else if (key == "entries") EXPECT_TRUE(value.is_null());
       else EXPECT_TRUE(value.is_number() && std::isfinite(value.get<double>())) << key << ": " << value;
     }

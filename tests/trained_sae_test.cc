@@ -38,21 +38,21 @@ TEST(TrainedSae, FoldersByLayerAndWidthAndBySiteIfThereAreSeveral) {
   const TempFolder dir;
   Context ctx(Device::kCpu);
   const Trained trained(7, 1024);
-  TrainedSae one({.run = dir.path()}, description("mlp", 20));
+  TrainedSae one({.run = dir.path()}, description("mlp", 20), 1024);
   one.write(ctx, trained.params, 71.4);
   EXPECT_EQ(one.path(), dir / "layer_20/width_1k/average_l0_71");
   TrainedSae of_suite({.run = dir.path(), .several_sites = true, .alone = false},
-                      description("mlp", 3, "mlp.3/1k/l0_70"));
+                      description("mlp", 3, "mlp.3/1k/l0_70"), 1024);
   of_suite.write(ctx, trained.params, 71.5);
   EXPECT_EQ(of_suite.path(), dir / "mlp/layer_3/width_1k/average_l0_72");
   const auto config = read_json(of_suite.path() + "/config.json");
   EXPECT_EQ(config.at("sae"), "mlp.3/1k/l0_70");
   EXPECT_EQ(config.at("average_l0"), 71.5);
 
-  TrainedSae stopped({.run = dir.path()}, description("res", 4));
+  TrainedSae stopped({.run = dir.path()}, description("res", 4), 1024);
   stopped.write_interrupted(ctx, trained.params, 5, 12);
   EXPECT_EQ(stopped.path(), dir / "interrupted/step_12");
-  TrainedSae stopped_suite({.run = dir.path(), .several_sites = true, .alone = false}, description("res", 4));
+  TrainedSae stopped_suite({.run = dir.path(), .several_sites = true, .alone = false}, description("res", 4), 1024);
   stopped_suite.write_interrupted(ctx, trained.params, 5, 13);
   EXPECT_EQ(stopped_suite.path(), dir / "interrupted/step_13/res/layer_4/width_1k/average_l0_5");
   EXPECT_EQ(list_saes(dir.path()).size(), 4u);  // wherever they are
@@ -62,7 +62,7 @@ TEST(TrainedSae, IsReadBackWhereItIs) {
   const TempFolder dir;
   Context ctx(Device::kCpu);
   const Trained trained(7);
-  TrainedSae sae({.run = dir.path()}, description("mlp", 3, "mlp.3/2/l0_70"));
+  TrainedSae sae({.run = dir.path()}, description("mlp", 3, "mlp.3/2/l0_70"), 2);
   sae.write(ctx, trained.params, 71);
   sae.add_evaluation(65.2, evaluation());
   EXPECT_EQ(sae.path(), dir / "layer_3/width_2/average_l0_65");
@@ -89,7 +89,7 @@ TEST(TrainedSae, TwoOfOneNameBothSurvive) {
   const std::string at = dir / "layer_3/width_2/average_l0_";
   std::vector<TrainedSae> saes;
   const auto write = [&](double l0) {
-    saes.emplace_back(TrainedSae::Folder{.run = dir.path(), .alone = false}, description("res", 3));
+    saes.emplace_back(TrainedSae::Folder{.run = dir.path(), .alone = false}, description("res", 3), 2);
     saes.back().write(ctx, trained[saes.size() - 1].params, l0);
     return saes.back().path();
   };

@@ -13,8 +13,8 @@ template <class T, class... Args> int64_t measure(const Args&... args) {
   return static_cast<int64_t>(plan.used());
 }
 
-// ... and the thing itself, in `memory`, which becomes just large enough, and is there: what the CPU's system has promised
-// only would be missing when it is first written, hours later.
+// ... and the thing itself, in `memory`, which becomes just large enough, and is there: what the CPU's system has
+// promised only would be missing when it is first written, hours later.
 template <class T, class... Args> std::unique_ptr<T> allocate(Device device, Buffer& memory, const Args&... args) {
   memory = Buffer(device, static_cast<size_t>(measure<T>(args...)));
   commit(memory);

@@ -20,8 +20,8 @@ ModelSource::ModelSource(Arena& arena, const Gemma2& model, int64_t context, int
       activations_(arena, model, sequences, context),
       tokens_(arena.take("tokens", DType::kI32, {sequences, context})) {}
 
-void ModelSource::open(const TokenStreamOptions& text) {
-  stream_ = std::make_unique<TokenStream>(text);
+void ModelSource::open(const TokenStreamOptions& text, const SourcePosition* from) {
+  stream_ = from ? std::make_unique<TokenStream>(text, from->text) : std::make_unique<TokenStream>(text);
   open([this](int64_t sequences) { return stream_->next(sequences); });
 }
 
@@ -35,6 +35,11 @@ std::vector<int64_t> ModelSource::widths() const {
   std::vector<int64_t> widths;
   for (const Place& p : places_) widths.push_back(model_.site_width(p.site));
   return widths;
+}
+
+SourcePosition ModelSource::position() const {
+  CHECK(stream_, "the position of a source without text");
+  return {.text = stream_->position()};
 }
 
 bool ModelSource::fill(Context& ctx, ActivationBuffer& buffer) {
@@ -137,6 +142,13 @@ bool FileSource::fill(Context& ctx, ActivationBuffer& buffer) {
   buffer.write(ctx, 0, on_device(ctx, rows_.rows(next_, end)));
   next_ = end;
   return true;
+}
+
+void FileSource::go_on_from(const SourcePosition& from) {
+  if (from.row < 0 || from.row > rows_.dim[0] || from.epoch < 0)
+    throw Error(fmt::format("{}: {} has {} rows, and the checkpoint was at row {}: it is another file", file_.path(),
+                            name_, rows_.dim[0], from.row));
+  next_ = from.row, epoch_ = from.epoch;
 }
 
 Tensor FileSource::on_device(Context& ctx, Tensor rows) {

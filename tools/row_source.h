@@ -22,6 +22,12 @@ struct Place {
   bool operator==(const Place&) const = default;
 };
 
+// Where a RowSource is in its data.
+struct SourcePosition {
+  TokenStream::Position text;  // of a model's
+  int64_t row = 0, epoch = 0;  // of saved activations: the next row
+};
+
 // Where the rows of an activation buffer come from: the same tokens' at one place, or at several.
 class RowSource {
  public:
@@ -32,6 +38,7 @@ class RowSource {
   virtual bool fill(Context& ctx, ActivationBuffer& buffer) = 0;
   virtual double flops_per_row() const = 0;  // of the forward pass; 0 for saved activations
   virtual int64_t epoch() const = 0;         // passes over the data that are complete
+  virtual SourcePosition position() const = 0;
 };
 
 // Gemma runs over the token stream, once for all places and up to the last one, and its rows go straight into the
@@ -42,7 +49,7 @@ class ModelSource : public RowSource {
   // Before the first fill: where its tokens come from. Text, or a function that gives up to so many contexts, none when
   // its data have ended.
   using Tokens = std::function<TokenBatch(int64_t sequences)>;
-  void open(const TokenStreamOptions& text);
+  void open(const TokenStreamOptions& text, const SourcePosition* from = nullptr);
   void open(Tokens next) { next_ = std::move(next); }
   void close();  // ends its threads and frees their memory
   Gemma2::Activations& activations() { return activations_; }
@@ -51,6 +58,7 @@ class ModelSource : public RowSource {
   bool fill(Context& ctx, ActivationBuffer& buffer) override;
   double flops_per_row() const override;
   int64_t epoch() const override { return stream_ ? stream_->statistics().epoch : 0; }
+  SourcePosition position() const override;  // in the text
 
  private:
   const Gemma2& model_;
@@ -80,6 +88,8 @@ class FileSource : public RowSource {
   bool fill(Context& ctx, ActivationBuffer& buffer) override;
   double flops_per_row() const override { return 0; }
   int64_t epoch() const override { return epoch_; }
+  SourcePosition position() const override { return {.text = {}, .row = next_, .epoch = epoch_}; }
+  void go_on_from(const SourcePosition& from);  // an Error if there is no such row
 
  private:
   void choose(bool insist);

@@ -90,7 +90,9 @@ nlohmann::ordered_json metrics_json(const std::string& sae, int64_t step, int64_
           {"threshold_max", m.threshold_max},
           {"lr", m.lr},
           {"lambda", m.lambda},
-          {"step_kind", m.sparse_rows == m.rows ? "sparse" : m.sparse_rows == 0 ? "dense" : "both"},
+          {"step_kind", m.sparse_rows == m.rows ? "sparse"
+                        : m.sparse_rows == 0    ? "dense"
+                                                : "both"},
           {"entries", m.sparse_rows > 0 ? nlohmann::ordered_json(m.entries) : nlohmann::ordered_json()}};
 }
 

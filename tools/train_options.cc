@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "tools/config_file.h"
+#include "tools/run_file.h"
 
 namespace gsae {
 
@@ -44,6 +45,13 @@ void TrainOptions::add(CLI::App& command) {
   command.add_flag("--eager", eager, "run every op by itself instead of CUDA graphs; the same bits");
   command.add_option("--profile-steps", profile_steps, "A:B, the steps that nsys and ncu record, A to B - 1");
   command.add_option("--out", out, "folder of the run (default: runs/MODEL/...)");
+  command
+      .add_option("--checkpoint-every", checkpoint_every,
+                  "time (10min, 90s, 2h) or tokens (5M) between checkpoints; 0: none")
+      ->capture_default_str();
+  command.add_option("--keep", keep, "how many of the last checkpoints are kept")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   command.add_option("--activations", activations, "train from this .safetensors instead of a model")
       ->excludes("--model")
       ->excludes("--data");
@@ -66,10 +74,15 @@ void TrainOptions::add(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--config", config,
                      "read these options from a TOML file (width = \"16k\"); the command line wins");
+  command.add_option("--resume", resume, "folder of a run that was stopped: goes on from its last checkpoint")
+      ->excludes("--out")
+      ->excludes("--config");
 }
 
 void TrainOptions::complete(CLI::App& command) {
   if (!config.empty()) read_config_file(command, config);
+  if (!resume.empty()) add_given(command, read_run_file(resume).given);
+  given = given_options(command);
   place_typed = command.count("--layer") + command.count("--site") > 0;
 }
 
@@ -155,10 +168,20 @@ int64_t choose_loss_contexts(const TrainOptions& o, int64_t saes) {
   return std::min(contexts, o.eval_contexts);
 }
 
+// "10min", "90s", "2h" or "5M" tokens
+void parse_checkpoint_every(const std::string& text, TrainPlan& plan) {
+  const size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
+  const std::string unit = text.substr(digits), number = text.substr(0, digits);
+  const double seconds = unit == "s" ? 1 : unit == "min" ? 60 : unit == "h" ? 3600 : 0;
+  if (seconds > 0) plan.checkpoint_seconds = seconds * parse_number("--checkpoint-every", number, 1e-3, 1e6);
+  else plan.checkpoint_tokens = parse_whole("--checkpoint-every", text, 0, kMostTokens);
+}
+
 }  // namespace
 
 TrainPlan plan_training(const TrainOptions& o) {
   TrainPlan plan;
+  parse_checkpoint_every(o.checkpoint_every, plan);
   if (!o.model_batch.empty()) plan.model_batch = parse_whole("--model-batch", o.model_batch, 1, 1 << 20);
   if (!o.profile_steps.empty()) {
     const size_t colon = o.profile_steps.find(':');

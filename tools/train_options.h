@@ -6,6 +6,7 @@
 #include "model/site.h"
 #include "sae/recipe.h"
 #include "tools/data_options.h"
+#include "tools/given_options.h"
 #include "tools/suite.h"
 
 namespace gsae {
@@ -22,6 +23,8 @@ struct TrainOptions {
   std::string config;             // a TOML file of these options
   std::string model_batch, profile_steps, eval_loss_contexts;
   std::string passes = "1", sae_step = "auto";
+  std::string checkpoint_every = "10min", resume;
+  int64_t keep = 2;
   bool no_shuffle = false, eager = false;
   double input_scale = 0;
   int64_t log_every = 10;
@@ -31,6 +34,7 @@ struct TrainOptions {
 
   void add(CLI::App& command);
   void complete(CLI::App& command);  // after parsing: reads --config
+  GivenOptions given;                // then: what was given
   DType sae_precision() const { return precision == "bf16" ? DType::kBF16 : DType::kF32; }
 };
 
@@ -41,6 +45,8 @@ struct TrainPlan {
   int64_t tokens = 0;                          // steps * batch
   int64_t buffer = 0;                          // rows; 0: chosen with the memory plan
   int64_t model_batch = 0;                     // contexts of a forward pass; 0: chosen by the device
+  double checkpoint_seconds = 0;               // between checkpoints; 0: not by time
+  int64_t checkpoint_tokens = 0;               // likewise by tokens
   int64_t profile_begin = 0, profile_end = 0;  // steps [begin, end) that a profiler records
   int64_t passes = 1;         // over the data, that the suite is spread over; 0: as few as memory allows
   int64_t loss_contexts = 0;  // of --eval-contexts, those whose LM losses are measured

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "io/json.h"
 #include "io/output_file.h"
 #include "sae/sae_trainer.h"
 #include "tools/lay_out.h"
@@ -14,20 +15,47 @@ namespace gsae {
 
 namespace fs = std::filesystem;
 
-TrainedSae::TrainedSae(const Folder& folder, const SaeDescription& description)
-    : folder_(folder), description_(description) {}
+TrainedSae::TrainedSae(const Folder& folder, const SaeDescription& description, int64_t latents)
+    : folder_(folder), description_(description), latents_(latents) {}
 
 void TrainedSae::write(Context& ctx, const SaeState& trained, double l0) {
   description_.average_l0 = l0;
-  latents_ = trained.latent_count();
   write_to(ctx, trained, unused_l0_folder(parent(folder_.run), l0));
 }
 
 void TrainedSae::write_interrupted(Context& ctx, const SaeState& trained, double l0, int64_t step) {
   description_.average_l0 = l0;
-  latents_ = trained.latent_count();
   const std::string dir = fmt::format("{}/interrupted/step_{}", folder_.run, step);
   write_to(ctx, trained, folder_.alone ? dir : unused_l0_folder(parent(dir), l0));
+}
+
+std::string TrainedSae::find() const {
+  std::error_code error;
+  for (fs::directory_iterator i(parent(folder_.run), error), end; !error && i != end; i.increment(error)) {
+    const std::string path = i->path().string();
+    if (!i->path().filename().string().starts_with("average_l0_")) continue;
+    try {
+      if (read_json(path + "/config.json").at("sae") == description_.name) return path;
+    } catch (const std::exception&) {  // another's, or half-written
+    }
+  }
+  return {};
+}
+
+void TrainedSae::discard() const {
+  std::error_code error;
+  std::vector<fs::path> left;
+  if (const std::string path = find(); !path.empty()) left.emplace_back(path);
+  for (fs::directory_iterator i(parent(folder_.run), error), end; !error && i != end; i.increment(error))
+    if (std::error_code ignored; i->path().filename().string().starts_with("average_l0_") &&
+                                 !fs::exists(i->path() / "config.json", ignored))  // the last that is written
+      left.push_back(i->path());
+  for (const fs::path& path : left) fs::remove_all(path, error);
+}
+
+void TrainedSae::adopt(const std::string& path, int64_t width, double l0) {
+  path_ = path, width_ = width;
+  description_.average_l0 = l0;
 }
 
 EvaluationTarget TrainedSae::target() const {

@@ -21,12 +21,19 @@ class TrainedSae {
   };
 
   // description: but for average_l0.
-  TrainedSae(const Folder& folder, const SaeDescription& description);
+  TrainedSae(const Folder& folder, const SaeDescription& description, int64_t latents);
 
   // Folds the parameters and writes them; the host's memory holds them meanwhile alone.
   void write(Context& ctx, const SaeState& trained, double l0);
   // The same for a run that was stopped: DIR/interrupted/step_1234, and below it like that if it is not alone.
   void write_interrupted(Context& ctx, const SaeState& trained, double l0, int64_t step);
+
+  // Where an earlier process of the same run wrote it; empty if none did.
+  std::string find() const;
+  // Removes that, and what was half-written there when it was killed: it will be written again.
+  void discard() const;
+  // Takes what was found there as what this one would have written.
+  void adopt(const std::string& path, int64_t width, double l0);
 
   // Once written.
   const std::string& path() const { return path_; }

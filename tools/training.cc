@@ -39,7 +39,7 @@ double step_flops(const StepMetrics& m, int64_t d, int64_t F) {
 }  // namespace
 
 Training::Training(Context& ctx, Run& run, Pass& pass, RowSource& source, ActivationBuffer& buffer, SaeSuite& suite,
-                   RunFolder& folder, std::shared_ptr<SavedParameters> given)
+                   RunFolder& folder, RunCheckpoints& checkpoints, std::shared_ptr<SavedParameters> given)
     : ctx_(ctx),
       run_(run),
       pass_(pass),
@@ -47,6 +47,7 @@ Training::Training(Context& ctx, Run& run, Pass& pass, RowSource& source, Activa
       buffer_(buffer),
       suite_(suite),
       folder_(folder),
+      checkpoints_(checkpoints),
       given_(std::move(given)),
       progress_(run.options.common.quiet),
       tails_(suite.size()),
@@ -58,8 +59,9 @@ void Training::run() {
   const Range range("training");
   const int64_t steps = run_.plan.steps;
   start_ = Clock::now();
-  prepare();
-  for (int64_t step = 0; step < steps && !interrupted() && try_refill(); ++step) {
+  if (before_.filled) folder_.write_config(config_json(run_, run_.saes, buffer_.slots()));
+  else prepare();
+  for (int64_t step = pass_.steps_done; step < steps && !interrupted() && try_refill(); ++step) {
     profile(step);
     sae_time_.start(ctx_);
     buffer_.draw(ctx_, suite_.batch());
@@ -70,6 +72,7 @@ void Training::run() {
     if (pass_.steps_done % run_.options.log_every == 0 || pass_.steps_done == steps || interrupted())
       request_report(pass_.steps_done);
     if (progress_.due()) show_progress(pass_.steps_done);
+    if (pass_.steps_done < steps && checkpoints_.due(pass_.steps_done * suite_.batch(), suite_.batch())) save(false);
   }
   profile(steps);
   request_report(pass_.steps_done);
@@ -78,9 +81,12 @@ void Training::run() {
   const std::vector<std::string> products = chosen_products(ctx_);
   if (pass_.steps_done > 0 && !products.empty() && !folder_.write_products(products))
     progress_.note(fmt::format("{}/products.txt could not be written (is the disk full?)", folder_.path()));
-  if (interrupted() && pass_.steps_done < steps) pass_.stopped = "interrupted";
+  if (interrupted() && pass_.steps_done < steps) {
+    pass_.stopped = "interrupted";
+    if (pass_.steps_done > 0) save(true);
+  }
   if (pass_.stopped.empty()) return;
-  if (pass_.steps_done == 0) throw Interrupted();
+  if (pass_.steps_done == 0) fail_interrupted();
 }
 
 // On a GPU a report comes a step or two after it was asked for, while training goes on.
@@ -132,7 +138,7 @@ void Training::refill() {
                                  epoch_ == 1 ? "once" : fmt::format("{} times", epoch_),
                                  run_.options.no_shuffle ? "" : ", in another order"));
     }
-    if (interrupted() && pass_.steps_done == 0) throw Interrupted();
+    if (interrupted() && pass_.steps_done == 0) fail_interrupted();
   }
 }
 
@@ -169,11 +175,7 @@ void Training::report() {
   for (int64_t i = 0; i < suite_.size(); ++i) {
     SaeTrainer& trainer = suite_.trainer(i);
     const StepMetrics m = trainer.take_metrics();
-    if (!std::isfinite(m.loss))
-      throw Error(
-          fmt::format("{}: the loss is {} at step {}: training diverged (try a smaller --lr; it was {:g}), or the "
-                      "activations hold NaN or infinity",
-                      run_.saes[pass_.saes[i]].member.name(), m.loss, done, trainer.recipe().lr));
+    if (!std::isfinite(m.loss)) fail_diverged(i, m.loss, done);
     Tail& tail = tails_[i];
     if (done * 10 > run_.plan.steps * 9) tail.l0 += m.l0 * double(m.rows), tail.rows += m.rows;
     pass_.outcomes[i].l0 = tail.rows > 0 ? tail.l0 / double(tail.rows) : m.l0;
@@ -187,13 +189,27 @@ void Training::report() {
   if (suite_.size() > 1) progress_.note(suite_table(statuses(), 1));
 }
 
+void Training::fail_interrupted() const {
+  if (pass_.number == 1) throw Interrupted();
+  throw Interrupted(
+      fmt::format("interrupted at the beginning of pass {} of {}; go on with: gemma_sae train --resume {}",
+                  pass_.number, pass_.of, folder_.path()));
+}
+
+void Training::fail_diverged(int64_t sae, double loss, int64_t step) {
+  throw Error(
+      fmt::format("{}: the loss is {} at step {}: training diverged (try a smaller --lr; it was {:g}), or the "
+                  "activations hold NaN or infinity",
+                  run_.saes[pass_.saes[sae]].member.name(), loss, step, suite_.trainer(sae).recipe().lr));
+}
+
 void Training::log(int64_t done) {
-  const double elapsed = seconds_since(start_), at_the_roof = seconds_at_the_roof();
+  const double elapsed = seconds(), at_the_roof = seconds_at_the_roof();
   for (int64_t i = 0; i < suite_.size(); ++i) {
     nlohmann::ordered_json line = metrics_json(run_.saes[pass_.saes[i]].member.name(), done, suite_.batch(), last_[i]);
     line["tokens_per_second"] = double(done * suite_.batch()) / elapsed;
-    line["model_seconds"] = model_time_.seconds();
-    line["sae_seconds"] = sae_time_.seconds();
+    line["model_seconds"] = before_.model_seconds + model_time_.seconds();
+    line["sae_seconds"] = before_.sae_seconds + sae_time_.seconds();
     line["roof_fraction"] = at_the_roof / elapsed;
     line["epoch"] = source_.epoch();
     if (!folder_.log(line) && !log_failed_) {
@@ -206,7 +222,7 @@ void Training::log(int64_t done) {
 
 void Training::show_progress(int64_t done) {
   const int64_t steps = run_.plan.steps;
-  const double at_the_roof = seconds_at_the_roof(), elapsed = seconds_since(start_);
+  const double at_the_roof = seconds_at_the_roof(), elapsed = seconds();
   const double tokens = double(done * suite_.batch());
   std::string line = fmt::format("step {}/{}  {} tokens  {:.0f} tok/s  {} left", done, steps, format_count(tokens),
                                  tokens / elapsed, format_duration(elapsed / double(done) * double(steps - done)));
@@ -228,6 +244,8 @@ std::vector<SuiteStatus> Training::statuses() const {
   }
   return statuses;
 }
+
+double Training::seconds() const { return before_.seconds + seconds_since(start_); }
 
 // The time that the products of the work so far would take at this machine's measured peaks.
 double Training::seconds_at_the_roof() {

@@ -11,6 +11,7 @@
 #include "sae/sae_suite.h"
 #include "tools/progress.h"
 #include "tools/row_source.h"
+#include "tools/run_checkpoints.h"
 #include "tools/run_folder.h"
 #include "tools/saved_parameters.h"
 #include "tools/suite_table.h"
@@ -32,6 +33,7 @@ struct Run {
   TrainPlan plan;
   std::string model_folder;  // empty: saved activations
   std::vector<std::string> data_files;
+  std::vector<std::string> inputs;      // files that the run depends on
   std::vector<SaeRecord> saes;          // the suite; input_scale 0: not calibrated yet
   double model_peak = 0, sae_peak = 0;  // FLOP/s that this device reaches in their products
 };
@@ -44,6 +46,7 @@ struct Pass {
   int64_t number = 1, of = 1;
 
   int64_t steps_done = 0;
+  bool saved = false;   // the last checkpoint that was meant to be written was
   std::string stopped;  // why it ended early, if it did and something was trained
   struct Outcome {
     double l0 = 0;      // mean over the last tenth of the steps, in whole intervals of the log
@@ -57,11 +60,15 @@ class Training {
  public:
   // given: the parameters to start from, if any; they are given back once copied
   Training(Context& ctx, Run& run, Pass& pass, RowSource& source, ActivationBuffer& buffer, SaeSuite& suite,
-           RunFolder& folder, std::shared_ptr<SavedParameters> given);
+           RunFolder& folder, RunCheckpoints& checkpoints, std::shared_ptr<SavedParameters> given);
+
+  // Goes on from there; `source` is there already. An Error if it is not of such a run. Before run().
+  void resume(const Checkpoint& checkpoint, const TrainingState& state);
 
   // Fills the buffer, finds each place's C and each SAE's start, and takes the steps. After Ctrl-C, or when the data
   // end or turn out to be damaged, fewer than planned: pass.stopped says why. Interrupted or an Error if nothing has
-  // been trained by then, and an Error if a loss is not finite any more.
+  // been trained by then, and an Error if a loss is not finite any more. Saves its state now and then, and when it is
+  // interrupted.
   void run();
 
  private:
@@ -70,6 +77,12 @@ class Training {
   void refill();
   bool try_refill();
   void prepare();
+  void check_losses();
+  [[noreturn]] void fail_interrupted() const;
+  [[noreturn]] void fail_diverged(int64_t sae, double loss, int64_t step);
+  NamedTensors tensors(TrainingState& s);
+  TrainingState state();
+  void save(bool now);
   void request_report(int64_t done);
   bool report_ready();
   std::vector<SuiteStatus> statuses() const;
@@ -77,6 +90,7 @@ class Training {
   void log(int64_t done);
   void profile(int64_t step);
   void show_progress(int64_t done);
+  double seconds() const;  // of the pass so far
   double seconds_at_the_roof();
   int64_t dead_window() const;
 
@@ -87,15 +101,18 @@ class Training {
   ActivationBuffer& buffer_;
   SaeSuite& suite_;
   RunFolder& folder_;
+  RunCheckpoints& checkpoints_;
   std::shared_ptr<SavedParameters> given_;
   Progress progress_;
 
-  int64_t arrived_ = 0, epoch_ = 0;  // rows so far; passes over the data
-  Clock::time_point start_;          // of the run, its first fill included
-  Stopwatch model_time_, sae_time_;  // of the device
-  int64_t model_rows_ = 0;           // during model_time_
-  double sae_flops_ = 0;             // during sae_time_, up to the last report
-  int64_t reported_ = 0;             // steps done when the report on its way was asked for; 0: none is
+  int64_t arrived_ = 0, epoch_ = 0;   // rows so far; passes over the data
+  Clock::time_point start_;           // of the pass, its first fill included
+  TrainingState before_;              // what a process before this one had done; step 0: nothing
+  std::vector<int32_t> held_, free_;  // while they are saved
+  Stopwatch model_time_, sae_time_;   // of the device
+  int64_t model_rows_ = 0;            // during model_time_
+  double sae_flops_ = 0;              // during sae_time_, up to the last report
+  int64_t reported_ = 0;              // steps done when the report on its way was asked for; 0: none is
   struct Tail {
     double l0 = 0;  // sum over the rows of the last tenth
     int64_t rows = 0;
@@ -104,5 +121,8 @@ class Training {
   std::vector<StepMetrics> last_;  // of the last report
   bool log_failed_ = false;
 };
+
+// The tokens of a source's position, of which the record has the rest.
+void load_tokens(const Checkpoint& checkpoint, SourcePosition& source);
 
 }  // namespace gsae

@@ -1,0 +1,294 @@
+// `train --resume`, through the binary: a run that was killed, however often and wherever, ends in the bits of one that
+// never stopped, with the same log; what is damaged, changed or taken is refused with what to do.
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+
+#include <chrono>
+#include <functional>
+#include <random>
+#include <sstream>
+#include <thread>
+
+#include "io/json.h"
+#include "tests/harness.h"
+#include "tests/run_binary.h"
+#include "tools/checkpoint.h"
+
+namespace gsae::test {
+namespace {
+
+namespace fs = std::filesystem;
+using Words = std::vector<std::string>;
+
+Words operator+(Words a, const Words& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+// 600 documents: a corpus that takes no time to read, and is read more than once.
+std::string documents() {
+  std::string text;
+  for (int i = 0; i < 600; ++i)
+    text += fmt::format("{{\"text\": \"{} documents tell of {} rivers, {} hills and a house by the sea.\"}}\n", i,
+                        i * i % 97, i * 31 % 89);
+  return text;
+}
+
+// A run of some steps that saves its state after each.
+Words small_run(const std::string& out, const std::string& data, const Words& more = {}) {
+  return Words{"train",
+               "--model",
+               "demo",
+               "--data",
+               data,
+               "--layer",
+               "1",
+               "--width",
+               "128",
+               "--batch",
+               "64",
+               "--context",
+               "32",
+               "--model-batch",
+               "2",
+               "--log-every",
+               "3",
+               "--eval-contexts",
+               "0",
+               "--lr",
+               "0.002",
+               "--seed",
+               "3",
+               "--threads",
+               "1",
+               "--quiet",
+               "--out",
+               out,
+               "--buffer",
+               "640",
+               "--checkpoint-every",
+               "64"} +
+         more;
+}
+
+struct Ended {
+  std::map<std::string, std::string> params;  // the bytes of each params.npz, by its path in the run
+  std::vector<nlohmann::json> log;            // but for what was measured of the time
+
+  explicit Ended(const std::string& run) {
+    for (const auto& entry : fs::recursive_directory_iterator(run))
+      if (entry.path().filename() == "params.npz")
+        params[fs::relative(entry.path(), run).string()] = read_bytes(entry.path().string());
+    std::istringstream text(read_bytes(run + "/train.jsonl"));
+    for (std::string line; std::getline(text, line);) {
+      log.push_back(nlohmann::json::parse(line));
+      for (const char* time : {"tokens_per_second", "model_seconds", "sae_seconds", "roof_fraction"})
+        log.back().erase(time);
+    }
+  }
+  bool operator==(const Ended&) const = default;
+};
+
+// Steps that the newest checkpoint of a run has; -1: there is none.
+int64_t saved_step(const std::string& run) {
+  const auto names = list_checkpoints(run + "/checkpoints");
+  return names.empty() ? -1 : std::stoll(names[0].substr(names[0].rfind('_') + 1));
+}
+
+// Kills the run once it has saved its state about so many times, again and again, until it ends by itself.
+int kill_until_it_ends(const Words& words, const std::string& out, int64_t every) {
+  int kills = 0;
+  for (Words now = words;; now = {"train", "--resume", out, "--quiet"}) {
+    RunningBinary run(now);
+    std::string newest;
+    int64_t saved = 0;
+    bool killed = false;
+    for (int i = 0; i < 12000 && !killed; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      if (fs::exists(out + "/run.json") &&
+          read_bytes(out + "/run.json").find("\"finished\": true") != std::string::npos)
+        break;
+      const auto names = list_checkpoints(out + "/checkpoints");
+      if (!names.empty() && names[0] != newest) newest = names[0], ++saved;
+      if (saved > every) killed = true, ++kills;
+    }
+    if (killed) run.signal(SIGKILL);
+    const Outcome o = run.wait();
+    if (o.status == 0) return kills - (killed ? 1 : 0);
+    EXPECT_EQ(o.status, 128 + SIGKILL) << o.err;
+    if (o.status != 128 + SIGKILL || kills > 200) return kills;
+  }
+}
+
+struct Case {
+  const char* name;
+  Words options;
+  int64_t every;
+};
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+class ResumeOf : public testing::TestWithParam<Case> {};
+
+TEST_P(ResumeOf, KilledRunsEndInTheSameBits) {
+  const bool cuda = std::string(GetParam().name).starts_with("cuda"),
+             emulated = cuda_backend() == CudaBackend::kEmulated;
+  if (cuda && cuda_backend() == CudaBackend::kNone) GTEST_SKIP() << "this build has no CUDA backend";
+  if (cuda && !emulated) require(Device::kCuda);
+  if (IsSkipped()) return;
+  if (!cuda && emulated) GTEST_SKIP() << "the CPU's runs are those of its own build";
+  const TempFolder dir;
+  const std::string data = dir / "data.jsonl";
+  write_bytes(data, documents());
+  expect_outcome(run_binary(small_run(dir / "whole", data, GetParam().options)), 0);
+  const int kills =
+      kill_until_it_ends(small_run(dir / "killed", data, GetParam().options), dir / "killed", GetParam().every);
+  EXPECT_GE(kills, 2);
+  const Ended whole(dir / "whole"), killed(dir / "killed");
+  EXPECT_FALSE(whole.params.empty());
+  EXPECT_EQ(killed.params == whole.params, true);
+  EXPECT_EQ(killed.log, whole.log);
+  EXPECT_FALSE(fs::exists(dir / "killed/checkpoints"));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Runs, ResumeOf,
+    testing::Values(Case{"f32", {"--l0", "8", "--steps", "60", "--dtype", "f32", "--precision", "f32"}, 5},
+                    Case{"bf16 suite", {"--l0", "4,8", "--site", "res,att", "--steps", "60"}, 4},
+                    Case{"two passes", {"--l0", "8", "--site", "res,mlp", "--steps", "24", "--passes", "2"}, 4},
+                    Case{"in order", {"--lambda", "0.01", "--steps", "60", "--no-shuffle", "--sae-step", "sparse"}, 4},
+                    Case{"cuda", {"--l0", "8", "--steps", "10", "--device", "cuda"}, 2},
+                    Case{"cuda suite", {"--l0", "4,8", "--site", "res,mlp", "--steps", "6", "--device", "cuda"}, 1}));
+
+// A run of 20 steps, stopped by a kill somewhere behind its tenth.
+struct Resume : testing::Test {
+  Resume() {
+    write_bytes(data, documents());
+    RunningBinary run(words());
+    for (int i = 0; i < 12000 && saved_step(out) < 10; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    run.signal(SIGKILL);
+    EXPECT_EQ(run.wait().status, 128 + SIGKILL);
+    EXPECT_GE(saved_step(out), 10);
+  }
+  Words words(const std::string& folder = {}) const {
+    return small_run(folder.empty() ? out : folder, data, {"--l0", "8", "--steps", "3000"});
+  }
+  Outcome resume(const Words& more = {}) const { return run_binary(Words{"train", "--resume", out, "--quiet"} + more); }
+  Words names() const {
+    Words paths = list_checkpoints(out + "/checkpoints");
+    for (std::string& path : paths) path = out + "/checkpoints/" + path;
+    return paths;
+  }
+
+  const TempFolder dir;
+  const std::string out = dir / "run", data = dir / "data.jsonl";
+};
+TEST_F(Resume, TheSameCommandLineSaysHowToGoOn) {
+  expect_outcome(run_binary(words()), 1, {"has not finished", "step_", "gemma_sae train --resume " + out});
+}
+
+TEST_F(Resume, OptionsThatWouldChangeTheRunAreListed) {
+  expect_outcome(resume({"--l0", "9", "--width", "128", "--preset", "gemma-scope"}), 2,
+                 {"--l0 9 (it was 8)", "--preset gemma-scope (it was not given)"});
+  const Outcome o = resume({"--l0", "9", "--width", "128"});
+  EXPECT_EQ(o.err.find("--width"), std::string::npos) << o.err;  // it is the same
+}
+
+TEST_F(Resume, HarmlessOptionsMayChange) {
+  const int64_t steps = saved_step(out) + 3;
+  expect_outcome(resume({"--steps", std::to_string(steps), "--log-every", "1", "--keep", "1"}), 0);
+  EXPECT_EQ(Ended(out).log.back().at("step"), steps);
+}
+
+TEST_F(Resume, FewerStepsThanAreDone) { expect_outcome(resume({"--steps", "5"}), 2, {"--tokens", "5 are asked for"}); }
+
+// Flips one bit of a file, in its middle.
+void flip(const std::string& path) {
+  std::string bytes = read_bytes(path);
+  bytes[bytes.size() / 2] ^= 4;
+  write_bytes(path, bytes);
+}
+
+TEST_F(Resume, ADamagedCheckpointLeavesTheOneBefore) {
+  const int64_t steps = saved_step(out) + 3;
+  for (const char* file : {"tensors.safetensors", "record.json", "manifest.json"}) {
+    const TempFolder copy;
+    fs::copy(out, copy / "run", fs::copy_options::recursive);
+    const auto names = list_checkpoints(copy / "run/checkpoints");
+    ASSERT_GE(names.size(), 2u);  // the third is removed last
+    flip(copy / ("run/checkpoints/" + names[0] + "/" + file));
+    const Outcome o = run_binary({"train", "--resume", copy / "run", "--steps", std::to_string(steps), "--quiet"});
+    expect_outcome(o, 0, {names[0], "is damaged", "trying the checkpoint before it"});
+    EXPECT_EQ(o.err.find(names[1]), std::string::npos) << o.err;
+  }
+}
+
+TEST_F(Resume, TruncatedCheckpoints) {
+  for (const std::string& name : names()) fs::resize_file(name + "/tensors.safetensors", 5000);
+  expect_outcome(resume(), 1, {"trying the checkpoint before it", "none of its checkpoints", "--out"});
+}
+
+TEST_F(Resume, AnotherVersionOfTheFormat) {
+  for (const std::string& name : names()) {
+    auto manifest = read_json(name + "/manifest.json");
+    manifest["format"] = 99;
+    write_bytes(name + "/manifest.json", manifest.dump());
+  }
+  expect_outcome(resume(), 1, {"format 99", "format 1"});
+}
+
+TEST_F(Resume, ChangedData) {
+  write_bytes(data, documents() + "{\"text\": \"one more\"}\n");
+  expect_outcome(resume(), 1, {data, "has changed"});
+}
+
+TEST_F(Resume, TwoProcesses) {
+  const int log = open((out + "/train.jsonl").c_str(), O_RDONLY);
+  ASSERT_EQ(flock(log, LOCK_EX), 0);
+  expect_outcome(resume(), 1, {out, "another gemma_sae"});
+  close(log);
+}
+
+TEST_F(Resume, NoRun) {
+  expect_outcome(run_binary({"train", "--resume", dir / "none"}), 1, {"run.json"});
+  expect_outcome(run_binary({"train", "--resume", out, "--out", dir / "x"}), 2, {"--out"});
+}
+
+// Interrupted: the state of the step that was being taken is there, and how to go on is said.
+TEST_F(Resume, CtrlCSavesTheState) {
+  const int64_t from = saved_step(out);
+  RunningBinary run(Words{"train", "--resume", out, "--quiet", "--checkpoint-every", "0"});
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  run.signal(SIGTERM);
+  const Outcome o = run.wait();
+  expect_outcome(o, 128 + SIGTERM, {"gemma_sae train --resume " + out});
+  const int64_t at = saved_step(out);
+  EXPECT_GT(at, from);
+  EXPECT_NE(o.err.find(fmt::format("after step {} of", at)), std::string::npos) << o.err;
+  expect_outcome(resume({"--steps", std::to_string(at + 2)}), 0);
+  EXPECT_FALSE(fs::exists(out + "/interrupted"));
+  expect_outcome(resume(), 0);  // has finished: nothing to do
+}
+
+// A file-size limit as a disk that is full: no checkpoint fits, training goes on, its results are whole, and the exit
+// status tells.
+TEST(ResumeFailures, ADiskThatIsFull) {
+  const TempFolder dir;
+  const std::string data = dir / "data.jsonl", out = dir / "run";
+  write_bytes(data, documents());
+  const Words words = small_run(out, data, {"--l0", "8", "--steps", "6", "--site", "mlp"});
+  const rlimit small{400 << 10, 400 << 10};  // params.npz has 200 kB, a checkpoint over 500
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit limit{small.rlim_cur, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  const Outcome o = run_binary(words);
+  setrlimit(RLIMIT_FSIZE, &before);
+  expect_outcome(o, 1, {"checkpoints could not be written", "results are whole"});
+  const Ended ended(out);
+  EXPECT_EQ(ended.params.size(), 1u);
+  EXPECT_TRUE(std::any_of(ended.log.begin(), ended.log.end(),
+                          [](const auto& line) { return line.contains("checkpoint_error"); }));
+}
+
+}  // namespace
+}  // namespace gsae::test

@@ -1,0 +1,35 @@
+#include "tools/run_checkpoints.h"
+
+#include <utility>
+
+#include "kernels/check.h"
+
+namespace gsae {
+
+bool RunCheckpoints::due(int64_t tokens, int64_t batch) const {
+  if (writer_.writing()) return false;  // a disk that is too slow for the schedule sets its own
+  if (schedule_.tokens > 0) return tokens / schedule_.tokens > (tokens - batch) / schedule_.tokens;
+  return schedule_.seconds > 0 && std::chrono::duration<double>(Clock::now() - last_).count() >= schedule_.seconds;
+}
+
+std::string RunCheckpoints::count(std::string error) {
+  failures_ += error.empty() ? 0 : 1;
+  return error;
+}
+
+std::string RunCheckpoints::save(Context& ctx, const TrainingState& state, const NamedTensors& tensors, bool now) {
+  std::string error = count(writer_.wait());
+  last_ = Clock::now();
+  try {
+    writer_.write(ctx, checkpoint_name(state.pass, int64_t(state.passes.size()), state.step), tensors, to_json(state));
+    if (now) {
+      const std::string own = count(writer_.wait());
+      if (!own.empty()) error = own;
+    }
+  } catch (const Error& e) {
+    error = count(e.what());
+  }
+  return error;
+}
+
+}  // namespace gsae

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "tools/checkpoint.h"
+#include "tools/training_state.h"
+
+namespace gsae {
+
+// When a run saves its state, and what has become of that.
+class RunCheckpoints {
+ public:
+  struct Schedule {
+    double seconds = 0;  // between checkpoints; 0: not by time
+    int64_t tokens = 0;  // likewise by tokens
+    int64_t keep = 2;
+  };
+  // run: what the passes share; the rest of the state is given each time
+  RunCheckpoints(std::string folder, const Schedule& schedule, TrainingState run)
+      : schedule_(schedule), run_(std::move(run)), writer_(std::move(folder), schedule.keep) {}
+
+  // The state that passes share, for one to fill in.
+  const TrainingState& run() const { return run_; }
+  void add_result(const TrainingState::Result& result) { run_.results.push_back(result); }
+
+  // Whether to save after `tokens` of a pass, `batch` of them in the last step.
+  bool due(int64_t tokens, int64_t batch) const;
+  // Empty, or what went wrong with this one, or with the one before, which was still on its way; training can go on.
+  // now: waits until it is on the disk.
+  std::string save(Context& ctx, const TrainingState& state, const NamedTensors& tensors, bool now);
+
+  int64_t failures() const { return failures_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  std::string count(std::string error);
+
+  Schedule schedule_;
+  TrainingState run_;
+  CheckpointWriter writer_;
+  Clock::time_point last_ = Clock::now();
+  int64_t failures_ = 0;
+};
+
+}  // namespace gsae
