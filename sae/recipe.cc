@@ -56,6 +56,11 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
 // within the first hundred steps: the L0 falls below what any threshold could give, and the FVU stays a tenth higher.
 double dense_rate(double l0, int64_t width) { return std::min(1.0, std::sqrt(0.6 * double(width) / l0)); }
 
+double threshold_gain(double l0, int64_t latents) {
+  const double slope = std::log(double(latents) / l0);
+  return slope > 0 ? std::min(0.3, 0.7 / slope) : 0.3;
+}
+
 const char* name(Recipe::Penalty p) { return p == Recipe::Penalty::kL0 ? "l0" : "quadratic"; }
 const char* name(Recipe::Start s) { return s == Recipe::Start::kRandom ? "random" : "data"; }
 

@@ -58,6 +58,11 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
 // dimensions.
 double dense_rate(double l0, int64_t width);
 
+// By how much the logarithm of all thresholds may follow that of the L0 in one step. Where pre-activations have an
+// exponential tail, log L0 changes by -log(latents / L0) times as much, and a loop that answers an error by more than
+// twice its size swings; this one answers by 0.7 of it.
+double threshold_gain(double l0, int64_t latents);
+
 const char* name(Recipe::Penalty p);
 const char* name(Recipe::Start s);
 

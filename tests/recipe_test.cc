@@ -56,6 +56,13 @@ TEST(Recipe, RateOfADenseSae) {
   EXPECT_EQ(dense_rate(400, 2304), 1);
 }
 
+// By hand: ln(e^7) = 7.
+TEST(Recipe, GainOfTheThresholds) {
+  EXPECT_NEAR(threshold_gain(10, 10966), 0.1, 1e-5);  // e^7 = 1096.6 latents for each
+  EXPECT_EQ(threshold_gain(400, 1024), 0.3);
+  EXPECT_EQ(threshold_gain(1024, 1024), 0.3);
+}
+
 TEST(Recipe, GemmaScopePresets) {
   for (const std::string preset : {"gemma-scope", "gemma-scope-2"}) {
     const Recipe r = preset_recipe(preset, 1000000, 4096, 2304);

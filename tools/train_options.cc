@@ -236,6 +236,7 @@ Recipe member_recipe(const TrainOptions& o, const TrainPlan& plan, const SuiteMe
   if (!o.lambda.empty()) r.lambda = member.lambda;
   r.target_l0 = member.l0;
   r.controller = member.l0 > 0 && o.lambda.empty();
+  if (r.controller) r.threshold_gain = threshold_gain(member.l0, member.latents);
   // a plain lambda says nothing of where its L0 will be: it starts as the default would
   const double target = member.l0 > 0 ? member.l0 : double(kDefaultL0);
   r.start_l0 = std::min(r.start_l0 * target, 0.5 * double(member.latents));
