@@ -269,6 +269,21 @@ TEST_F(Resume, CtrlCSavesTheState) {
   expect_outcome(resume(), 0);  // has finished: nothing to do
 }
 
+// Standard input is read once: nothing is saved that nobody could go on from, and that is said.
+TEST(ResumeFailures, StandardInput) {
+  const TempFolder dir;
+  const std::string out = dir / "run";
+  std::string text;
+  for (int i = 0; i < 50; ++i) text += documents();
+  RunningBinary run(small_run(out, "-", {"--l0", "8", "--steps", "100000"}), {}, text);
+  for (int i = 0; i < 6000 && (!fs::exists(out + "/train.jsonl") || fs::file_size(out + "/train.jsonl") == 0); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  run.signal(SIGINT);
+  expect_outcome(run.wait(), 128 + SIGINT, {"interrupted", "standard input cannot go on"});
+  EXPECT_FALSE(fs::exists(out + "/checkpoints"));
+  expect_outcome(run_binary({"train", "--resume", out}), 1, {"standard input"});
+}
+
 // A file-size limit as a disk that is full: no checkpoint fits, training goes on, its results are whole, and the exit
 // status tells.
 TEST(ResumeFailures, ADiskThatIsFull) {

@@ -17,19 +17,18 @@ std::string RunCheckpoints::count(std::string error) {
   return error;
 }
 
-std::string RunCheckpoints::save(Context& ctx, const TrainingState& state, const NamedTensors& tensors, bool now) {
-  std::string error = count(writer_.wait());
+RunCheckpoints::Saved RunCheckpoints::save(Context& ctx, const TrainingState& state, const NamedTensors& tensors,
+                                           bool now) {
+  const std::string of_last = count(writer_.wait());
   last_ = Clock::now();
+  std::string error;
   try {
     writer_.write(ctx, checkpoint_name(state.pass, int64_t(state.passes.size()), state.step), tensors, to_json(state));
-    if (now) {
-      const std::string own = count(writer_.wait());
-      if (!own.empty()) error = own;
-    }
+    if (now) error = count(writer_.wait());
   } catch (const Error& e) {
     error = count(e.what());
   }
-  return error;
+  return {error.empty(), error.empty() ? of_last : error};
 }
 
 }  // namespace gsae

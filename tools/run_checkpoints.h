@@ -27,16 +27,19 @@ class RunCheckpoints {
 
   // Whether to save after `tokens` of a pass, `batch` of them in the last step.
   bool due(int64_t tokens, int64_t batch) const;
-  // Empty, or what went wrong with this one, or with the one before, which was still on its way; training can go on.
+  struct Saved {
+    bool done = true;   // as far as is known
+    std::string error;  // of this one, or of the one before, which was still on its way; training can go on
+  };
   // now: waits until it is on the disk.
-  std::string save(Context& ctx, const TrainingState& state, const NamedTensors& tensors, bool now);
+  Saved save(Context& ctx, const TrainingState& state, const NamedTensors& tensors, bool now);
 
   int64_t failures() const { return failures_; }
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  std::string count(std::string error);
+  std::string count(std::string error);  // among the failures, if it is one
 
   Schedule schedule_;
   TrainingState run_;

@@ -81,12 +81,12 @@ class SuiteRun {
     measure_peaks(ctx_, run_);
     for (size_t i = results_passes_; i < passes_.size(); ++i) {
       if (i > results_passes_ && interrupted())
-        throw Interrupted(fmt::format("interrupted after pass {} of {}: {}; go on with: {}", i, passes_.size(),
-                                      where(folder), how_to_go_on(folder)));
+        throw Interrupted(fmt::format("interrupted after pass {} of {}: {}{}", i, passes_.size(), where(folder),
+                                      how_to_go_on(folder)));
       train(passes_[i], plans_[i], folder, checkpoints);
     }
     if (interrupted())
-      throw Interrupted(fmt::format("trained, not evaluated: {} in {}; go on with: {}",
+      throw Interrupted(fmt::format("trained, not evaluated: {} in {}{}",
                                     results_.size() == 1 ? "the SAE is" : "the SAEs are", where(folder),
                                     how_to_go_on(folder)));
     release_interrupts();  // the results are there: nothing is lost with the evaluation
@@ -106,8 +106,9 @@ class SuiteRun {
   }
 
  private:
-  static std::string how_to_go_on(const RunFolder& folder) {
-    return fmt::format("gemma_sae train --resume {}", folder.path());
+  std::string how_to_go_on(const RunFolder& folder) const {
+    return run_.can_go_on ? fmt::format("; go on with: gemma_sae train --resume {}", folder.path())
+                          : "; a run that reads standard input cannot go on";
   }
 
   // The newest checkpoint of the run that is to go on; none is a run that was stopped before its first. False: there is
@@ -118,6 +119,8 @@ class SuiteRun {
       print(stdout, fmt::format("{}: this run has finished\n", run));
       return false;
     }
+    if (!run_.can_go_on)
+      throw Error(fmt::format("{}: the run read standard input, which cannot be read again: start a new one", run));
     const std::vector<std::string> names = list_checkpoints(folder);
     for (const std::string& name : names) {
       try {
@@ -205,7 +208,7 @@ class SuiteRun {
         bytes += plans_[i].suite.rows * width * int64_t(size_of(run_.options.sae_precision()));
       most = std::max(most, bytes);
     }
-    const bool any = run_.plan.checkpoint_seconds > 0 || run_.plan.checkpoint_tokens > 0;
+    const bool any = run_.can_go_on && (run_.plan.checkpoint_seconds > 0 || run_.plan.checkpoint_tokens > 0);
     return any ? most * (run_.options.keep + 1) : 0;
   }
 
@@ -370,13 +373,14 @@ class SuiteRun {
                                    pass.steps_done, run_.plan.steps, pass.saes.size() == 1 ? "is" : "are",
                                    pass.saes.size() == 1 ? results_.back().path() : folder.path() + "/interrupted");
     if (!interrupted()) throw Error(what);
-    what += pass.saved ? fmt::format("; go on with: {}", how_to_go_on(folder))
-                       : "; its state could not be saved: see above for why";
+    if (pass.saved || !run_.can_go_on) what += how_to_go_on(folder);
+    else what += "; its state could not be saved, see above for why";
     throw Interrupted(what);
   }
 
   // From here on the pass's results are what there is of it, and the next one begins from nothing.
   void save_end_of(const Pass& pass, RunFolder& folder, RunCheckpoints& checkpoints) {
+    if (!run_.can_go_on) return;
     for (size_t i = 0; i < pass.saes.size(); ++i)
       checkpoints.add_result(
           {pass.saes[i], pass.outcomes[i].l0, pass.outcomes[i].lambda, run_.saes[pass.saes[i]].input_scale});
@@ -384,7 +388,7 @@ class SuiteRun {
     s.pass = pass.number + 1;
     s.log_bytes = folder.log_bytes();
     folder.keep();
-    if (const std::string error = checkpoints.save(ctx_, s, {}, true); !error.empty())
+    if (const std::string error = checkpoints.save(ctx_, s, {}, true).error; !error.empty())
       print(stderr, fmt::format("a checkpoint could not be written: {}\n", error));
   }
 

@@ -151,8 +151,10 @@ void train_on_model(const TrainOptions& o) {
   text.shuffle = !o.no_shuffle;
   text.repeat = true;
   run.data_files = text.files;
-  for (const std::string& file : text.files)
-    if (file != "-") run.inputs.push_back(file);
+  for (const std::string& file : text.files) {
+    if (file == "-") run.can_go_on = false;
+    else run.inputs.push_back(file);
+  }
   add_model_files(run);
   TokenStreamOptions held_out = text;
   held_out.split = TokenStreamOptions::Split::kHeldOut;

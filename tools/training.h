@@ -34,6 +34,7 @@ struct Run {
   std::string model_folder;  // empty: saved activations
   std::vector<std::string> data_files;
   std::vector<std::string> inputs;      // files that the run depends on
+  bool can_go_on = true;                // in another process: none of its data is standard input
   std::vector<SaeRecord> saes;          // the suite; input_scale 0: not calibrated yet
   double model_peak = 0, sae_peak = 0;  // FLOP/s that this device reaches in their products
 };

@@ -70,12 +70,13 @@ void Training::check_losses() {
 }
 
 void Training::save(bool now) {
+  if (!run_.can_go_on) return;
   const Range range("checkpoint");
   report();  // nothing is on its way then
   check_losses();
   TrainingState s = state();
-  const std::string error = checkpoints_.save(ctx_, s, tensors(s), now);
-  pass_.saved = error.empty();
+  const auto [saved, error] = checkpoints_.save(ctx_, s, tensors(s), now);
+  pass_.saved = saved;
   folder_.keep();
   if (error.empty()) return;
   progress_.note(
