@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char *kTensors = "tensors.safetensors", *kRecord = "record.json", *kManifest = "manifest.json";
-constexpr const char* kUnfinished = ".writing-";
+constexpr const char *kUnfinished = ".writing-", *kRemoved = ".removing-";
 constexpr size_t kMostJson = size_t{64} << 20;
 constexpr size_t kStaging = size_t{64} << 20;  // bytes that come from a device at a time
 
@@ -80,6 +80,15 @@ std::optional<std::pair<int64_t, int64_t>> position_of(const std::string& name) 
                      std::sscanf(name.c_str(), "pass_%lld_step_%lld%n", &pass, &step, &end) == 2;
   if (!named || static_cast<size_t>(end) != name.size()) return std::nullopt;
   return std::pair<int64_t, int64_t>(pass, step);
+}
+
+// Out of sight first: what has a checkpoint's name is whole, even if this is killed.
+void discard(const std::string& folder, const std::string& name) {
+  std::error_code error;
+  const std::string hidden = folder + "/" + kRemoved + name;
+  fs::remove_all(hidden, error);
+  fs::rename(folder + "/" + name, hidden, error);
+  fs::remove_all(hidden, error);
 }
 
 // One tensor's bytes, in pieces that a device hands over.
@@ -172,13 +181,13 @@ void CheckpointWriter::finish(std::unique_ptr<Files> files, const std::string& n
   sync_folder(files->path);
   const std::string path = folder_ + "/" + name;
   std::error_code error;
-  fs::remove_all(path, error);  // of the same step: a run that went back to the one before has come here again
+  discard(folder_, name);  // of the same step: a run that went back to the one before has come here again
   fs::rename(files->path, path, error);
   if (error) throw Error(fmt::format("cannot rename {} to {}: {}", files->path, path, error.message()));
   files->path.clear();
   sync_folder(folder_);
   const std::vector<std::string> all = list_checkpoints(folder_);
-  for (size_t i = static_cast<size_t>(keep_); i < all.size(); ++i) fs::remove_all(folder_ + "/" + all[i], error);
+  for (size_t i = static_cast<size_t>(keep_); i < all.size(); ++i) discard(folder_, all[i]);
 }
 
 std::vector<std::string> list_checkpoints(const std::string& folder) {
@@ -197,7 +206,9 @@ void remove_unfinished(const std::string& folder) {
   std::error_code error;
   std::vector<fs::path> left;
   for (fs::directory_iterator i(folder, error), end; !error && i != end; i.increment(error))
-    if (i->path().filename().string().starts_with(kUnfinished)) left.push_back(i->path());
+    if (const std::string name = i->path().filename().string();
+        name.starts_with(kUnfinished) || name.starts_with(kRemoved))
+      left.push_back(i->path());
   for (const fs::path& path : left) fs::remove_all(path, error);
 }
 

@@ -72,7 +72,7 @@ class Checkpoint {
 
 // The names of the checkpoints in `folder`, newest first; none if there is no such folder.
 std::vector<std::string> list_checkpoints(const std::string& folder);
-// Removes what processes that were killed have left half-written there.
+// Removes what processes that were killed have left half-written or half-removed there.
 void remove_unfinished(const std::string& folder);
 
 // pass_2_step_1200, or step_1200 if there is only one pass.
