@@ -266,7 +266,9 @@ TEST_F(Resume, CtrlCSavesTheState) {
   EXPECT_NE(o.err.find(fmt::format("after step {} of", at)), std::string::npos) << o.err;
   expect_outcome(resume({"--steps", std::to_string(at + 2)}), 0);
   EXPECT_FALSE(fs::exists(out + "/interrupted"));
-  expect_outcome(resume(), 0);  // has finished: nothing to do
+  fs::create_directories(out + "/checkpoints/step_1");  // as if killed while it removed them
+  expect_outcome(resume(), 0);                          // has finished: nothing else to do
+  EXPECT_FALSE(fs::exists(out + "/checkpoints"));
 }
 
 // Standard input is read once: nothing is saved that nobody could go on from, and that is said.

@@ -117,10 +117,14 @@ void RunFolder::write_config(const nlohmann::ordered_json& config) {
   write_file(path_ + "/config.json", config.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
+void remove_states(const std::string& run) {
+  std::error_code ignored;
+  for (const char* left : {"checkpoints", "interrupted"}) fs::remove_all(fs::path(run) / left, ignored);
+}
+
 void RunFolder::finish(const GivenOptions& given) {
   write_run_file(path_, {given, true});
-  std::error_code ignored;
-  for (const char* left : {"checkpoints", "interrupted"}) fs::remove_all(fs::path(path_) / left, ignored);
+  remove_states(path_);
 }
 
 bool RunFolder::write_products(const std::vector<std::string>& lines) {

@@ -9,6 +9,9 @@
 
 namespace gsae {
 
+// Removes what a run that has finished does not need any more: its checkpoints, and what interrupted runs had left.
+void remove_states(const std::string& run);
+
 // The folder of a training run: run.json, config.json, train.jsonl, checkpoints, and the results below it. The
 // constructor takes a folder that is new or empty, by creating train.jsonl in it: nothing is ever overwritten, two
 // processes never write to one folder (train.jsonl is locked), and one that cannot be written to is found before the
@@ -35,7 +38,7 @@ class RunFolder {
   void write_config(const nlohmann::ordered_json& config);
   // products.txt: which algorithm cuBLASLt chose for each product, a line each. False: it could not be written.
   bool write_products(const std::vector<std::string>& lines);
-  // Removes the checkpoints and what interrupted runs had left, and says in run.json that the run has finished.
+  // Says in run.json that the run has finished, and removes its states.
   void finish(const GivenOptions& given);
 
   // One line of train.jsonl, in the file when this returns. False: it could not be written (a full disk), which

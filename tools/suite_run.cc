@@ -116,6 +116,7 @@ class SuiteRun {
   bool find_state() {
     const std::string &run = run_.options.resume, folder = run + "/checkpoints";
     if (read_run_file(run).finished) {
+      remove_states(run);  // it may have been killed when it was at that
       print(stdout, fmt::format("{}: this run has finished\n", run));
       return false;
     }
