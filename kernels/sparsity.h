@@ -32,7 +32,7 @@ struct ControllerGains {
   float integral = 0;      // how far one step moves log(lambda) per unit of log(L0 / target)
   float proportional = 0;  // how far lambda leans for the time that L0 is off
   float threshold = 0;     // how far one step moves the logarithm of all thresholds
-  bool any() const { return integral > 0 || proportional > 0 || threshold > 0; }
+  constexpr bool any() const { return integral > 0 || proportional > 0 || threshold > 0; }
 };
 
 // Where the controller starts lambda, and the bounds within which it moves: in units of mean(error) / target, the
