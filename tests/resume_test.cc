@@ -271,6 +271,32 @@ TEST_F(Resume, CtrlCSavesTheState) {
   EXPECT_FALSE(fs::exists(out + "/checkpoints"));
 }
 
+// Killed in the evaluation, behind the last step of its only pass: what was trained is not trained again.
+TEST(ResumeLate, OnlyEvaluates) {
+  const TempFolder dir;
+  const std::string data = dir / "data.jsonl", out = dir / "run";
+  write_bytes(data, documents());
+  Words words = small_run(out, data, {"--l0", "8", "--steps", "12"});
+  *(std::find(words.begin(), words.end(), "--eval-contexts") + 1) = "100000";
+  *(std::find(words.begin(), words.end(), "--checkpoint-every") + 1) = "128";
+  words.insert(words.end(), {"--eval-fraction", "0.9"});
+  RunningBinary run(words);
+  const std::string end = out + "/checkpoints/" + checkpoint_name(2, 1, 0);
+  for (int i = 0; i < 12000 && !fs::exists(end); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  run.signal(SIGKILL);
+  ASSERT_EQ(run.wait().status, 128 + SIGKILL);
+  EXPECT_EQ(list_checkpoints(out + "/checkpoints")[0], checkpoint_name(2, 1, 0));  // it is the newest
+  const auto written = [&] {
+    for (const auto& entry : fs::recursive_directory_iterator(out))
+      if (entry.path().filename() == "params.npz") return fs::last_write_time(entry.path());
+    throw Error("no params.npz");
+  };
+  const auto before = written();
+  expect_outcome(run_binary({"train", "--resume", out, "--quiet"}), 0);
+  EXPECT_EQ(written(), before);
+  EXPECT_EQ(Ended(out).log.back().at("step"), 12);
+}
+
 // Standard input is read once: nothing is saved that nobody could go on from, and that is said.
 TEST(ResumeFailures, StandardInput) {
   const TempFolder dir;

@@ -27,7 +27,7 @@ namespace {
 constexpr const char *kTensors = "tensors.safetensors", *kRecord = "record.json", *kManifest = "manifest.json";
 constexpr const char *kUnfinished = ".writing-", *kRemoved = ".removing-";
 constexpr size_t kMostJson = size_t{64} << 20;
-constexpr size_t kStaging = size_t{64} << 20;  // bytes that come from a device at a time
+constexpr size_t kStaging = size_t{16} << 20;  // bytes that come from a device at a time
 
 struct Kind {
   DType dtype;
@@ -91,8 +91,9 @@ void discard(const std::string& folder, const std::string& name) {
   fs::remove_all(hidden, error);
 }
 
-// One tensor's bytes, in pieces that a device hands over.
-void append(Context& ctx, SafetensorsWriter& file, Hash& hash, const std::string& name, Tensor t) {
+// One tensor's bytes, in pieces that a device hands over; staging: for all tensors.
+void append(Context& ctx, SafetensorsWriter& file, Hash& hash, const std::string& name, Tensor t,
+            std::vector<std::byte>& staging) {
   const auto put = [&](const void* data, size_t bytes) {
     file.append(name, data, bytes);
     hash.add(data, bytes);
@@ -100,7 +101,7 @@ void append(Context& ctx, SafetensorsWriter& file, Hash& hash, const std::string
   if (t.device == Device::kCpu || t.size() == 0) return put(t.ptr, t.bytes());
   const Tensor flat = t.reshape({t.size()});
   const auto most = static_cast<int64_t>(kStaging / size_of(t.dtype));
-  std::vector<std::byte> staging(std::min(kStaging, t.bytes()));
+  staging.resize(kStaging);
   for (int64_t begin = 0; begin < t.size(); begin += most) {
     const Tensor part = flat.rows(begin, std::min(begin + most, t.size()));
     Tensor host = part;
@@ -149,9 +150,10 @@ void CheckpointWriter::write(Context& ctx, const std::string& name, const NamedT
   for (const auto& [tensor, t] : tensors) declared.push_back({tensor, stored_dtype(t.dtype), shape_of(t)});
   files->tensors.emplace(files->path + "/" + kTensors, declared);
   nlohmann::ordered_json hashes = nlohmann::ordered_json::object();
+  std::vector<std::byte> staging;
   for (const auto& [tensor, t] : tensors) {
     Hash hash;
-    append(ctx, *files->tensors, hash, tensor, t);
+    append(ctx, *files->tensors, hash, tensor, t, staging);
     hashes[tensor] = {{"bytes", t.bytes()}, {"xxh3", hash.value()}};
   }
   // "replace": a path need not be UTF-8
@@ -186,6 +188,7 @@ void CheckpointWriter::finish(std::unique_ptr<Files> files, const std::string& n
   if (error) throw Error(fmt::format("cannot rename {} to {}: {}", files->path, path, error.message()));
   files->path.clear();
   sync_folder(folder_);
+  sync_folder(fs::path(folder_).parent_path());  // folder_ itself may be new
   const std::vector<std::string> all = list_checkpoints(folder_);
   for (size_t i = static_cast<size_t>(keep_); i < all.size(); ++i) discard(folder_, all[i]);
 }
@@ -213,13 +216,7 @@ void remove_unfinished(const std::string& folder) {
 }
 
 std::string checkpoint_name(int64_t pass, int64_t passes, int64_t step) {
-  return passes == 1 ? fmt::format("step_{}", step) : fmt::format("pass_{}_step_{}", pass, step);
-}
-
-int64_t checkpoint_bytes(const NamedTensors& tensors) {
-  int64_t bytes = 0;
-  for (const auto& [name, t] : tensors) bytes += static_cast<int64_t>(t.bytes());
-  return bytes;
+  return passes == 1 && pass == 1 ? fmt::format("step_{}", step) : fmt::format("pass_{}_step_{}", pass, step);
 }
 
 Checkpoint::Checkpoint(const std::string& path) : path_(path) {
@@ -252,10 +249,8 @@ Checkpoint::Checkpoint(const std::string& path) : path_(path) {
   }
 }
 
-const StoredTensor& Checkpoint::get(const std::string& name) const { return tensors_->get(name); }
-
 void Checkpoint::load(Context& ctx, const std::string& name, Tensor dst) const {
-  const StoredTensor& t = get(name);
+  const StoredTensor& t = tensors_->get(name);
   if (t.dtype != stored_dtype(dst.dtype) || t.shape != shape_of(dst))
     throw Error(
         fmt::format("{}: {} is {}[{}], and this run has {}", path_, name, t.dtype, fmt::join(t.shape, ", "), dst));
@@ -267,7 +262,7 @@ void Checkpoint::load(Context& ctx, const std::string& name, Tensor dst) const {
 }
 
 std::vector<int32_t> Checkpoint::integers(const std::string& name) const {
-  const StoredTensor& t = get(name);
+  const StoredTensor& t = tensors_->get(name);
   if (t.dtype != "I32" || t.shape.size() != 1)
     throw Error(fmt::format("{}: {} is {} of rank {}, not I32 of rank 1", path_, name, t.dtype, t.shape.size()));
   std::vector<int32_t> values(t.bytes / sizeof(int32_t));

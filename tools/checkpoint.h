@@ -16,7 +16,8 @@
 
 namespace gsae {
 
-// Checkpoints are folders below one folder: RUN/checkpoints/step_1200, or pass_2_step_1200 of a run of several passes.
+// Checkpoints are folders below one folder: RUN/checkpoints/step_1200, or pass_2_step_1200 of a run of several passes
+// or behind its only one.
 // Each holds tensors.safetensors, record.json (what else there is to know; tools/training_state.h) and manifest.json:
 // the format's version, the bytes and XXH3-64 of the record, and the bytes and XXH3-64 of each tensor. A folder appears
 // under its name by one rename, with everything in it synced: what is there is whole, unless the disk damaged it.
@@ -63,8 +64,6 @@ class Checkpoint {
   std::vector<int32_t> integers(const std::string& name) const;  // an I32 tensor of rank 1
 
  private:
-  const StoredTensor& get(const std::string& name) const;
-
   std::string path_;
   nlohmann::json record_;
   std::unique_ptr<SafetensorsFile> tensors_;
@@ -75,10 +74,7 @@ std::vector<std::string> list_checkpoints(const std::string& folder);
 // Removes what processes that were killed have left half-written or half-removed there.
 void remove_unfinished(const std::string& folder);
 
-// pass_2_step_1200, or step_1200 if there is only one pass.
+// pass_2_step_1200, or step_1200 of the pass of a run that has only one.
 std::string checkpoint_name(int64_t pass, int64_t passes, int64_t step);
-
-// The bytes that one of these tensors takes on the disk, about.
-int64_t checkpoint_bytes(const NamedTensors& tensors);
 
 }  // namespace gsae

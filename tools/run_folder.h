@@ -1,5 +1,7 @@
 #pragma once
 
+#include <unistd.h>
+
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -29,6 +31,8 @@ class RunFolder {
   const std::string& path() const { return path_; }
   std::string checkpoints() const { return path_ + "/checkpoints"; }
   int64_t log_bytes() const { return log_bytes_; }
+  // Has what train.jsonl holds survive a power cut: before a checkpoint counts on it.
+  void sync_log() const { (void)fsync(log_); }
   // Stays whatever happens from now on: there is something to go on from.
   void keep() { keep_ = true; }
 

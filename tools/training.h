@@ -106,14 +106,13 @@ class Training {
   std::shared_ptr<SavedParameters> given_;
   Progress progress_;
 
-  int64_t arrived_ = 0, epoch_ = 0;   // rows so far; passes over the data
-  Clock::time_point start_;           // of the pass, its first fill included
-  TrainingState before_;              // what a process before this one had done; step 0: nothing
-  std::vector<int32_t> held_, free_;  // while they are saved
-  Stopwatch model_time_, sae_time_;   // of the device
-  int64_t model_rows_ = 0;            // during model_time_
-  double sae_flops_ = 0;              // during sae_time_, up to the last report
-  int64_t reported_ = 0;              // steps done when the report on its way was asked for; 0: none is
+  int64_t arrived_ = 0, epoch_ = 0;  // rows so far; passes over the data
+  Clock::time_point start_;          // of the pass, its first fill included
+  TrainingState before_;             // what a process before this one had done; step 0: nothing
+  Stopwatch model_time_, sae_time_;  // of the device
+  int64_t model_rows_ = 0;           // during model_time_
+  double sae_flops_ = 0;             // during sae_time_, up to the last report
+  int64_t reported_ = 0;             // steps done when the report on its way was asked for; 0: none is
   struct Tail {
     double l0 = 0;  // sum over the rows of the last tenth
     int64_t rows = 0;

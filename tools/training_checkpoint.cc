@@ -28,10 +28,8 @@ NamedTensors Training::tensors(TrainingState& s) {
     for (const auto& [name, t] : suite_.trainer(i).state().persistent())
       all.emplace_back(run_.saes[pass_.saes[i]].member.name() + "/" + name, t);
   for (int64_t p = 0; p < buffer_.places(); ++p) all.emplace_back(table_name(pass_.places[p]), buffer_.tables()[p]);
-  RowOrder::State order = buffer_.order().state();
-  held_ = std::move(order.held), free_ = std::move(order.free);
-  all.emplace_back(kHeld, list(held_));
-  all.emplace_back(kFree, list(free_));
+  all.emplace_back(kHeld, list(s.order.held));
+  all.emplace_back(kFree, list(s.order.free));
   all.emplace_back(kCurrent, list(s.source.text.current));
   all.emplace_back(kPacked, list(s.source.text.packed));
   return all;
@@ -48,7 +46,7 @@ TrainingState Training::state() {
   s.model_rows = model_rows_, s.sae_flops = sae_flops_;
   s.arrived = arrived_, s.epoch = epoch_;
   s.source = source_.position();
-  s.draws = buffer_.order().state().draws;
+  s.order = buffer_.order().state();
   s.scales = suite_.scales();
   for (int64_t i = 0; i < suite_.size(); ++i)
     s.saes.push_back(
@@ -74,6 +72,7 @@ void Training::save(bool now) {
   const Range range("checkpoint");
   report();  // nothing is on its way then
   check_losses();
+  folder_.sync_log();
   TrainingState s = state();
   const auto [saved, error] = checkpoints_.save(ctx_, s, tensors(s), now);
   pass_.saved = saved;
@@ -111,7 +110,7 @@ void Training::resume(const Checkpoint& checkpoint, const TrainingState& s) {
   }
   for (int64_t p = 0; p < buffer_.places(); ++p)
     checkpoint.load(ctx_, table_name(pass_.places[p]), buffer_.tables()[p]);
-  buffer_.order().restore({s.draws, checkpoint.integers(kHeld), checkpoint.integers(kFree)});
+  buffer_.order().restore({s.order.draws, checkpoint.integers(kHeld), checkpoint.integers(kFree)});
   pass_.steps_done = s.step;
   model_rows_ = s.model_rows, sae_flops_ = s.sae_flops;
   arrived_ = s.arrived, epoch_ = s.epoch;

@@ -40,7 +40,7 @@ struct TrainingState {
   double sae_flops = 0;
   int64_t arrived = 0, epoch = 0;
   SourcePosition source;  // but for its tokens, which are tensors
-  uint64_t draws = 0;     // RowOrder's; its slots are tensors
+  RowOrder::State order;  // but for its slots, likewise
   std::vector<double> scales;
 
   struct Sae {
