@@ -13,6 +13,7 @@
 #include "io/json.h"
 #include "tests/harness.h"
 #include "tests/run_binary.h"
+#include "tests/small_corpus.h"
 #include "tools/checkpoint.h"
 
 namespace gsae::test {
@@ -24,15 +25,6 @@ using Words = std::vector<std::string>;
 Words operator+(Words a, const Words& b) {
   a.insert(a.end(), b.begin(), b.end());
   return a;
-}
-
-// 600 documents: a corpus that takes no time to read, and is read more than once.
-std::string documents() {
-  std::string text;
-  for (int i = 0; i < 600; ++i)
-    text += fmt::format("{{\"text\": \"{} documents tell of {} rivers, {} hills and a house by the sea.\"}}\n", i,
-                        i * i % 97, i * 31 % 89);
-  return text;
 }
 
 // A run of some steps that saves its state after each.

@@ -97,6 +97,36 @@ TEST(RowOrder, DependsOnTheSeedAlone) {
   EXPECT_NE(order(1), order(1 + (uint64_t{1} << 32)));  // all 64 bits of it
 }
 
+// Restored from a state, another order places and draws as the first one goes on to: slots, not only rows.
+TEST(RowOrder, GoesOnFromAState) {
+  for (const bool shuffle : {false, true}) {
+    RowOrder first(100, 5, shuffle), second(100, 5, shuffle);
+    std::vector<int32_t> a, b;
+    const auto round = [](RowOrder& order, std::vector<int32_t>& index) {
+      std::vector<int32_t> placed;
+      order.place(std::vector<uint8_t>(order.free(), 1), placed);
+      order.draw(30, index);
+      index.insert(index.end(), placed.begin(), placed.end());
+    };
+    for (int i = 0; i < 3; ++i) round(first, a);
+    round(second, b);  // what it was before does not matter
+    second.restore(first.state());
+    for (int i = 0; i < 8; ++i) {
+      round(first, a), round(second, b);
+      EXPECT_EQ(b, a) << i;
+    }
+  }
+}
+
+TEST(RowOrder, RefusesAStateThatIsNone) {
+  RowOrder order(3, 1, true);
+  for (const RowOrder::State& state :
+       {RowOrder::State{0, {0, 1}, {}}, {0, {0, 1}, {1}}, {0, {0, 1}, {3}}, {0, {-1, 1}, {2}}, {0, {0, 1, 2}, {2}}})
+    EXPECT_THROW(order.restore(state), Error);
+  EXPECT_NO_THROW(order.restore({0, {2, 0}, {1}}));
+  EXPECT_EQ(order.held(), 2);
+}
+
 // A sample looks, and changes nothing that comes after.
 TEST(RowOrder, ASampleLeavesTheOrderAsItWas) {
   for (const bool shuffle : {false, true}) {

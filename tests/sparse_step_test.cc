@@ -172,6 +172,43 @@ TEST_P(SparseStep, ARandomStartIsDense) {
   EXPECT_EQ(t.metrics().sparse_rows, kBatch);
 }
 
+// Another trainer, on memory full of NaN, that is given what the first one says it takes goes on as it, to the bit:
+// stopped before, between and behind the steps in which a review is asked for and looked at.
+TEST_P(SparseStep, GoesOnInAnotherTrainer) {
+  Recipe r = recipe();
+  r.start = Recipe::Start::kRandom;  // dense until step 8
+  r.threshold = 0.2;
+  r.controller = true, r.lambda = 0, r.target_l0 = 5;
+  constexpr int64_t kSteps = 10;
+  for (const DType precision : {DType::kF32, DType::kBF16}) {
+    Trained whole(ctx, r, sizes(kPlenty), precision, StepKind::kAuto);
+    whole.train(0, kSteps);
+    const StepMetrics want = whole.metrics();
+    EXPECT_EQ(want.sparse_rows, (kSteps - 8) * kBatch);
+    for (const int64_t stop : {1, 5, 6, 7, 8, 9}) {
+      Trained first(ctx, r, sizes(kPlenty), precision, StepKind::kAuto);
+      first.train(0, stop);
+      TrainerFixture second(ctx, r, sizes(kPlenty), kWidth, kLatents, precision, StepKind::kAuto);
+      const auto from = first.trainer->state().persistent(), to = second.trainer->state().persistent();
+      for (size_t i = 0; i < from.size(); ++i) copy(second.ctx, to[i].second, from[i].second);
+      second.trainer->resume(second.ctx, first.trainer->progress());
+      for (int64_t s = stop; s < kSteps; ++s) second.feed(batch(s)), second.trainer->step(second.ctx, s);
+      const StepMetrics got = second.trainer->read_metrics(second.ctx, 1);
+      EXPECT_TRUE(HostParameters(second.ctx, second.trainer->state()) == whole.parameters()) << stop;
+      EXPECT_EQ(values(second.ctx, second.trainer->state().control), values(whole.ctx, whole.trainer->state().control));
+      EXPECT_EQ(got.rows, want.rows) << stop;
+      EXPECT_EQ(got.sparse_rows, want.sparse_rows) << stop;
+      EXPECT_EQ(got.entries, want.entries) << stop;
+      EXPECT_EQ(got.loss, want.loss) << stop;
+      EXPECT_EQ(got.fvu, want.fvu) << stop;
+      EXPECT_EQ(got.dead, want.dead) << stop;
+      const SaeState &got_state = second.trainer->state(), &want_state = whole.trainer->state();
+      EXPECT_EQ(download<int64_t>(second.ctx, got_state.fired_total), download<int64_t>(ctx, want_state.fired_total));
+      EXPECT_EQ(download<int64_t>(second.ctx, got_state.idle), download<int64_t>(ctx, want_state.idle));
+    }
+  }
+}
+
 // More latents than gradients are kept of at a time: the dense step of a wide SAE goes over them twice, to the same
 // gradients.
 TEST_P(SparseStep, ADenseStepInTilesOfLatents) {

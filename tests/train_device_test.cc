@@ -12,21 +12,13 @@
 #include "io/safetensors.h"
 #include "tests/harness.h"
 #include "tests/run_binary.h"
+#include "tests/small_corpus.h"
 
 namespace gsae::test {
 namespace {
 
 namespace fs = std::filesystem;
 using Words = std::vector<std::string>;
-
-// 600 documents: a corpus that takes no time to read.
-std::string documents() {
-  std::string text;
-  for (int i = 0; i < 600; ++i)
-    text += fmt::format("{{\"text\": \"{} documents tell of {} rivers, {} hills and a house by the sea.\"}}\n", i,
-                        i * i % 97, i * 31 % 89);
-  return text;
-}
 
 // Four steps behind both kinds of layers: the passes of the model and the steps are replays from the third on.
 Words small_run(const std::string& out, const Words& more = {}) {

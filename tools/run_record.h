@@ -5,7 +5,7 @@
 #include <string>
 
 #include "sae/sae_trainer.h"
-#include "tools/training.h"
+#include "tools/run.h"
 
 namespace gsae {
 

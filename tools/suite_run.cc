@@ -9,13 +9,13 @@
 
 #include "io/file_stamp.h"
 #include "kernels/range.h"
-#include "tools/checkpoint.h"
 #include "tools/console.h"
 #include "tools/interrupt.h"
 #include "tools/lay_out.h"
 #include "tools/machine.h"
 #include "tools/passes.h"
 #include "tools/remedies.h"
+#include "tools/resume_point.h"
 #include "tools/run_checkpoints.h"
 #include "tools/run_file.h"
 
@@ -58,7 +58,14 @@ class SuiteRun {
 
   void run() {
     catch_interrupts();
-    if (!run_.options.resume.empty() && !find_state()) return;
+    if (!run_.options.resume.empty()) {
+      if (has_finished(run_.options.resume)) return;
+      ResumePoint point = find_resume_point(run_, ctx_.device());
+      checkpoint_ = std::move(point.checkpoint), state_ = std::move(point.state);
+      say(run_, checkpoint_
+                    ? fmt::format("going on from {}", checkpoint_->path())
+                    : run_.options.resume + ": was stopped before its first checkpoint: it starts from its beginning");
+    }
     make_passes();
     // of one place and width, whatever the sparsities
     if (!run_.options.init.empty())
@@ -109,75 +116,6 @@ class SuiteRun {
   std::string how_to_go_on(const RunFolder& folder) const {
     return run_.can_go_on ? fmt::format("; go on with: gemma_sae train --resume {}", folder.path())
                           : "; a run that reads standard input cannot go on";
-  }
-
-  // The newest checkpoint of the run that is to go on; none is a run that was stopped before its first. False: there is
-  // nothing to do.
-  bool find_state() {
-    const std::string &run = run_.options.resume, folder = run + "/checkpoints";
-    if (read_run_file(run).finished) {
-      remove_states(run);  // it may have been killed when it was at that
-      print(stdout, fmt::format("{}: this run has finished\n", run));
-      return false;
-    }
-    if (!run_.can_go_on)
-      throw Error(fmt::format("{}: the run read standard input, which cannot be read again: start a new one", run));
-    const std::vector<std::string> names = list_checkpoints(folder);
-    for (const std::string& name : names) {
-      try {
-        checkpoint_ = std::make_unique<Checkpoint>(folder + "/" + name);
-        state_ = training_state(checkpoint_->record(), checkpoint_->path());
-        check_passes();
-      } catch (const Error& e) {
-        checkpoint_.reset(), state_.reset();
-        print(stderr, fmt::format("{}; trying the checkpoint before it\n", e.what()));
-        continue;
-      }
-      check_inputs();
-      say(run_, fmt::format("going on from {}", checkpoint_->path()));
-      return true;
-    }
-    if (!names.empty())
-      throw Error(
-          fmt::format("{}: none of its checkpoints can be used; the run must be started again, with another "
-                      "--out",
-                      run));
-    say(run_, fmt::format("{}: was stopped before its first checkpoint: it starts from its beginning", run));
-    return true;
-  }
-
-  // Whether the state is one of this suite: it comes from a file.
-  void check_passes() const {
-    const TrainingState& s = *state_;
-    const std::string& path = checkpoint_->path();
-    std::vector<bool> seen(run_.saes.size());
-    for (const TrainingState::PassSizes& pass : s.passes)
-      for (const size_t sae : pass.saes) {
-        if (sae >= seen.size() || seen[sae])
-          throw Error(fmt::format("{}: its passes do not hold each of the run's {} SAEs once", path, seen.size()));
-        seen[sae] = true;
-      }
-    const auto passes = static_cast<int64_t>(s.passes.size());
-    if (std::find(seen.begin(), seen.end(), false) != seen.end() || s.pass < 1 || s.pass > passes + 1 ||
-        s.log_bytes < 0)
-      throw Error(fmt::format("{}: its record does not fit the run: pass {} of {}, {} bytes of log", path, s.pass,
-                              passes, s.log_bytes));
-  }
-
-  // Whether the run that is asked for is the one whose state this is.
-  void check_inputs() const {
-    const TrainingState& s = *state_;
-    const std::string& path = checkpoint_->path();
-    if (s.step > run_.plan.steps)
-      throw UsageError(fmt::format("--tokens: {} steps are done, and {} are asked for now", s.step, run_.plan.steps));
-    for (const FileStamp& was : s.inputs) {
-      const FileStamp is = stamp_file(was.path);
-      if (is != was)
-        throw Error(fmt::format("{}: {} has changed since: the run cannot go on as it began", path, was.path));
-    }
-    if (s.device != name(ctx_.device()))
-      print(stderr, fmt::format("the run was on {} and goes on on {}: its bits will differ from here on\n", s.device,
-                                name(ctx_.device())));
   }
 
   std::unique_ptr<RunFolder> open_folder() {
