@@ -1,5 +1,7 @@
 #include "kernels/rows.h"
 
+#include <cmath>
+
 #include "kernels/checkf.h"
 #include "kernels/convert.h"
 #include "kernels/dispatch.h"
@@ -8,13 +10,29 @@
 
 namespace gsae {
 
-void scatter_rows(Context& ctx, Tensor table, Tensor rows, Tensor index) {
+namespace {
+
+void check_scatter(Tensor table, Tensor rows, Tensor index) {
   CHECKF(table.rank == 2 && rows.rank == 2 && table.dim[1] == rows.dim[1], "scatter_rows: table {} and rows {}", table,
          rows);
   CHECKF(index.is({rows.dim[0]}) && index.dtype == DType::kI32, "scatter_rows: index {} must be i32[{}]", index,
          rows.dim[0]);
+}
+
+}  // namespace
+
+void scatter_rows(Context& ctx, Tensor table, Tensor rows, Tensor index) {
+  check_scatter(table, rows, index);
   if (rows.size() == 0) return;
   GSAE_DISPATCH(ctx.device(), scatter_rows(ctx, table, rows, index));
+}
+
+void scatter_rows_with_norms(Context& ctx, Tensor table, Tensor norms, Tensor rows, Tensor index) {
+  check_scatter(table, rows, index);
+  CHECKF(norms.is({rows.dim[0]}) && norms.dtype == DType::kF32, "scatter_rows_with_norms: norms {} must be f32[{}]",
+         norms, rows.dim[0]);
+  if (rows.size() == 0) return;
+  GSAE_DISPATCH(ctx.device(), scatter_rows_with_norms(ctx, table, norms, rows, index));
 }
 
 void gather_rows(Context& ctx, Tensor out, Tensor table, Tensor index, float scale) {
@@ -45,7 +63,10 @@ void check_slots(const char* op, Tensor index, int64_t lowest, int64_t slots) {
 
 }  // namespace
 
-void cpu::scatter_rows(Context&, Tensor table, Tensor rows, Tensor index) {
+namespace {
+
+// seen(r, row): of each row, in f32 or bf16, after it has been moved.
+template <class Seen> void scatter(Tensor table, Tensor rows, Tensor index, const Seen& seen) {
   check_slots("scatter_rows", index, -1, table.dim[0]);
   const int64_t d = table.dim[1];
   const int32_t* at = index.data<int32_t>();
@@ -54,10 +75,31 @@ void cpu::scatter_rows(Context&, Tensor table, Tensor rows, Tensor index) {
       Out* out = table.data<Out>();
       const In* in = rows.data<In>();
       parallel_for(rows.dim[0], kGrain, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r)
+        for (int64_t r = begin; r < end; ++r) {
           if (at[r] >= 0) gsae::convert(out + at[r] * d, in + r * d, d);
+          seen(r, at[r] >= 0 ? in + r * d : nullptr);
+        }
       });
     });
+  });
+}
+
+}  // namespace
+
+void cpu::scatter_rows(Context&, Tensor table, Tensor rows, Tensor index) {
+  scatter(table, rows, index, [](int64_t, const auto*) {});
+}
+
+void cpu::scatter_rows_with_norms(Context&, Tensor table, Tensor norms, Tensor rows, Tensor index) {
+  float* out = norms.data<float>();
+  const int64_t d = rows.dim[1];
+  scatter(table, rows, index, [out, d](int64_t r, const auto* row) {
+    float square = 0;
+    if (row) {
+#pragma omp simd reduction(+ : square)
+      for (int64_t c = 0; c < d; ++c) square += to_float(row[c]) * to_float(row[c]);
+    }
+    out[r] = std::sqrt(square);
   });
 }
 

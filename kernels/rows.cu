@@ -1,6 +1,7 @@
 #include "kernels/rows.h"
 
 #include "kernels/launch.h"
+#include "kernels/reduce.cuh"
 #include "kernels/vector_access.cuh"
 
 namespace gsae::cuda {
@@ -28,6 +29,25 @@ __global__ void __launch_bounds__(kThreads) scatter_rows_kernel(Out* __restrict_
     load_row(v, rows + r * d + c);
     store_row(table + slot * d + c, v);
   });
+}
+
+template <int kWidth, class Out, class In>
+__global__ void __launch_bounds__(kThreads)
+    scatter_rows_with_norms_kernel(Out* __restrict__ table, float* __restrict__ norms, const In* __restrict__ rows,
+                                   const int32_t* index, int64_t n, int64_t d) {
+  const int64_t r = row_of_warp();
+  if (r >= n) return;
+  const int64_t slot = index[r];
+  float square = 0;
+  if (slot >= 0)
+    for_columns<kWidth>(d, [&](int64_t c) {
+      float v[kWidth];
+      load_row(v, rows + r * d + c);
+      store_row(table + slot * d + c, v);
+      for (int i = 0; i < kWidth; ++i) square += v[i] * v[i];
+    });
+  square = warp_sum(square);
+  if (threadIdx.x % 32 == 0) norms[r] = sqrtf(square);
 }
 
 template <int kWidth, class In>
@@ -72,17 +92,35 @@ Grid warps(int64_t n, std::source_location where = std::source_location::current
 
 }  // namespace
 
-void scatter_rows(Context& ctx, Tensor table, Tensor rows, Tensor index) {
-  const Range range("scatter_rows");
-  const int64_t n = rows.dim[0], d = rows.dim[1];
+namespace {
+
+// f<width, Out, In>(): how rows of these types are moved.
+template <class F> void with_row_types(Tensor table, Tensor rows, F&& f) {
   dispatch_device_float(table.dtype, [&]<class Out>() {
     dispatch_device_float(rows.dtype, [&]<class In>() {
-      with_width(d, sizeof(Out) + sizeof(In) == 4, [&]<int kWidth>() {
-        if constexpr (kWidth <= 4 || sizeof(Out) + sizeof(In) == 4)
-          launch(scatter_rows_kernel<kWidth, Out, In>, warps(n), kThreads, 0, ctx.cuda().stream,
-                 device_data<Out>(table), device_data<In>(rows), index.data<int32_t>(), n, d);
+      with_width(rows.dim[1], sizeof(Out) + sizeof(In) == 4, [&]<int kWidth>() {
+        if constexpr (kWidth <= 4 || sizeof(Out) + sizeof(In) == 4) f.template operator()<kWidth, Out, In>();
       });
     });
+  });
+}
+
+}  // namespace
+
+void scatter_rows(Context& ctx, Tensor table, Tensor rows, Tensor index) {
+  const Range range("scatter_rows");
+  with_row_types(table, rows, [&]<int kWidth, class Out, class In>() {
+    launch(scatter_rows_kernel<kWidth, Out, In>, warps(rows.dim[0]), kThreads, 0, ctx.cuda().stream,
+           device_data<Out>(table), device_data<In>(rows), index.data<int32_t>(), rows.dim[0], rows.dim[1]);
+  });
+}
+
+void scatter_rows_with_norms(Context& ctx, Tensor table, Tensor norms, Tensor rows, Tensor index) {
+  const Range range("scatter_rows_with_norms");
+  with_row_types(table, rows, [&]<int kWidth, class Out, class In>() {
+    launch(scatter_rows_with_norms_kernel<kWidth, Out, In>, warps(rows.dim[0]), kThreads, 0, ctx.cuda().stream,
+           device_data<Out>(table), norms.data<float>(), device_data<In>(rows), index.data<int32_t>(), rows.dim[0],
+           rows.dim[1]);
   });
 }
 

@@ -14,6 +14,13 @@ namespace gsae {
 //   index  (n)     i32, below N: checked on the cpu alone
 void scatter_rows(Context& ctx, Tensor table, Tensor rows, Tensor index);
 
+// The same, and how long each row is, with one read of it:
+//
+//   norms[r] = |rows[r]| where index[r] >= 0, else 0     (n) f32, summed in f32
+//
+// A row that holds NaN or infinity, or whose square overflows f32, has a norm that is not finite.
+void scatter_rows_with_norms(Context& ctx, Tensor table, Tensor norms, Tensor rows, Tensor index);
+
 // Takes rows out of their slots:
 //
 //   out[r] = scale * table[index[r]]
@@ -31,11 +38,13 @@ void subtract_bias(Context& ctx, Tensor out, Tensor x, Tensor bias);
 
 namespace cpu {
 void scatter_rows(Context& ctx, Tensor table, Tensor rows, Tensor index);
+void scatter_rows_with_norms(Context& ctx, Tensor table, Tensor norms, Tensor rows, Tensor index);
 void gather_rows(Context& ctx, Tensor out, Tensor table, Tensor index, float scale);
 void subtract_bias(Context& ctx, Tensor out, Tensor x, Tensor bias);
 }  // namespace cpu
 namespace cuda {
 void scatter_rows(Context& ctx, Tensor table, Tensor rows, Tensor index);
+void scatter_rows_with_norms(Context& ctx, Tensor table, Tensor norms, Tensor rows, Tensor index);
 void gather_rows(Context& ctx, Tensor out, Tensor table, Tensor index, float scale);
 void subtract_bias(Context& ctx, Tensor out, Tensor x, Tensor bias);
 }  // namespace cuda

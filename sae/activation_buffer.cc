@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <utility>
 
 #include "kernels/checkf.h"
 #include "kernels/elementwise.h"
@@ -15,6 +15,7 @@ ActivationBuffer::ActivationBuffer(Arena& arena, int64_t slots, const std::vecto
                                    int64_t chunk, int64_t batch, uint64_t seed, bool shuffle)
     : order_(slots, seed, shuffle),
       arriving_(arena.take("arriving rows", DType::kI32, {chunk})),
+      norms_(arena.take("norms of arriving rows", DType::kF32, {static_cast<int64_t>(widths.size()), chunk})),
       leaving_(arena.take("leaving rows", DType::kI32, {batch})),
       sum_(arena.take("calibration sum", DType::kF64, {*std::max_element(widths.begin(), widths.end())})),
       square_(arena.take("calibration square", DType::kF64, {1})) {
@@ -30,14 +31,32 @@ void ActivationBuffer::prepare(Context& ctx) {
 }
 
 void ActivationBuffer::expect(Context& ctx, const std::vector<uint8_t>& keep) {
+  order_.place(keep, arriving_slots_);
+  send_arriving(ctx);
+}
+
+void ActivationBuffer::expect_at(Context& ctx, const std::vector<int32_t>& slots) {
+  arriving_slots_ = slots;
+  send_arriving(ctx);
+}
+
+void ActivationBuffer::send_arriving(Context& ctx) {
   prepare(ctx);
-  order_.place(keep, index_);
-  const auto n = static_cast<int64_t>(index_.size());
-  arriving_upload_.send(ctx, arriving_.rows(0, n), view(index_.data(), {n}));
+  const auto n = static_cast<int64_t>(arriving_slots_.size());
+  arriving_upload_.send(ctx, arriving_.rows(0, n), view(arriving_slots_.data(), {n}));
 }
 
 void ActivationBuffer::write(Context& ctx, int64_t place, Tensor rows, int64_t first_row) {
-  scatter_rows(ctx, tables_.at(place), rows, arriving_.rows(first_row, first_row + rows.dim[0]));
+  const int64_t end = first_row + rows.dim[0];
+  Tensor norms = norms_.rows(place, place + 1).reshape({norms_.dim[1]});
+  scatter_rows_with_norms(ctx, tables_.at(place), norms.rows(first_row, end), rows, arriving_.rows(first_row, end));
+}
+
+void ActivationBuffer::drop(const std::vector<int32_t>& rows) {
+  std::vector<int32_t> slots;
+  for (const int32_t row : rows)
+    if (int32_t& slot = arriving_slots_.at(row); slot >= 0) slots.push_back(std::exchange(slot, -1));
+  order_.take_back(slots);
 }
 
 void ActivationBuffer::draw(Context& ctx, int64_t n) {
@@ -61,7 +80,7 @@ void ActivationBuffer::gather(Context& ctx, int64_t place, Tensor x, double C) {
 }
 
 double ActivationBuffer::calibrate(Context& ctx, int64_t place, int64_t rows, Tensor x) const {
-  // The first `held` slots are filled as long as nothing has been drawn.
+  const std::span<const int32_t> slots = order_.held_slots();
   const int64_t total = std::min(rows, held()), batch = std::min(x.dim[0], leaving_.dim[0]);
   CHECKF(total > 0, "calibration needs activations: the buffer is empty");
   std::vector<int32_t> index(batch);
@@ -70,7 +89,7 @@ double ActivationBuffer::calibrate(Context& ctx, int64_t place, int64_t rows, Te
   fill_zero(ctx, square_);
   for (int64_t begin = 0; begin < total; begin += batch) {
     const int64_t n = std::min(batch, total - begin);
-    std::iota(index.begin(), index.begin() + n, static_cast<int32_t>(begin));
+    std::copy_n(slots.begin() + begin, n, index.begin());
     copy(ctx, leaving_.rows(0, n), view(index.data(), {n}));
     gather_rows(ctx, x.rows(0, n), tables_.at(place), leaving_.rows(0, n), 1);
     add_moments(ctx, sum, square_, x.rows(0, n));

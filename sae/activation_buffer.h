@@ -31,8 +31,17 @@ class ActivationBuffer {
 
   // First the slots for the rows that are about to arrive (keep: a flag per row, at most chunk() of them) ...
   void expect(Context& ctx, const std::vector<uint8_t>& keep);
+  // (the same for rows that come back to slots they had; -1: not kept)
+  void expect_at(Context& ctx, const std::vector<int32_t>& slots);
   // ... then the rows themselves, of each place, (rows, width) f32 or bf16, in as many pieces as they come.
   void write(Context& ctx, int64_t place, Tensor rows, int64_t first_row = 0);
+
+  // Of the rows that were expected last: their slots (-1: not kept), and once written their lengths |x|, (places,
+  // chunk) f32, zero where a row was not kept.
+  const std::vector<int32_t>& arriving() const { return arriving_slots_; }
+  const Tensor& norms() const { return norms_; }
+  // Gives up some of these, by their places among them: their slots are free again.
+  void drop(const std::vector<int32_t>& rows);
 
   // Chooses the next n rows: they are gone with the next expect(). Or a sample of the rows held: they stay.
   void draw(Context& ctx, int64_t n);
@@ -46,14 +55,16 @@ class ActivationBuffer {
 
  private:
   void prepare(Context& ctx);
+  void send_arriving(Context& ctx);
   void send_chosen(Context& ctx);
 
   RowOrder order_;
   std::vector<Tensor> tables_;  // (slots, width) of each place
   Tensor arriving_;             // (chunk) i32
+  Tensor norms_;                // (places, chunk) f32
   Tensor leaving_;              // (batch) i32
   Tensor sum_, square_;         // (width), (1) f64: of the calibration
-  std::vector<int32_t> index_;
+  std::vector<int32_t> arriving_slots_, index_;
   Upload arriving_upload_, leaving_upload_;
   bool prepared_ = false;  // the two above
 };

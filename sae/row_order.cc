@@ -39,6 +39,16 @@ void RowOrder::place(const std::vector<uint8_t>& keep, std::vector<int32_t>& ind
   }
 }
 
+void RowOrder::take_back(const std::vector<int32_t>& slots) {
+  size_t at = held_.size();  // the earlier ones lie before it
+  for (auto slot = slots.rbegin(); slot != slots.rend(); ++slot) {
+    while (at > static_cast<size_t>(head_) && held_[at - 1] != *slot) --at;
+    CHECKF(at > static_cast<size_t>(head_), "slot {} holds none of the rows placed last", *slot);
+    held_.erase(held_.begin() + static_cast<int64_t>(--at));
+    free_.push_back(*slot);  // what arrives next goes to the first of them first
+  }
+}
+
 void RowOrder::draw(int64_t rows, std::vector<int32_t>& index) {
   CHECKF(rows <= held(), "{} rows asked of a buffer that holds {}", rows, held());
   index.resize(rows);

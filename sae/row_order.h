@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/philox.h"
@@ -34,8 +35,12 @@ class RowOrder {
   // One slot for every row that is kept, -1 for the others. keep: one flag per row.
   // At most free() rows may be kept.
   void place(const std::vector<uint8_t>& keep, std::vector<int32_t>& index);
+  // Some of the rows placed last, by their slots in the order of their arrival: as if they had never come.
+  void take_back(const std::vector<int32_t>& slots);
   // The slots of `rows` rows, which are free again from now on. At most held().
   void draw(int64_t rows, std::vector<int32_t>& index);
+  // The slots held, in the order of their rows' arrival as long as none has left.
+  std::span<const int32_t> held_slots() const { return std::span(held_).subspan(head_); }
   // The slots of `rows` rows that stay where they are: drawn with replacement, or the next ones in file order.
   void sample(int64_t rows, std::vector<int32_t>& index) const;
 

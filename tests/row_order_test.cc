@@ -195,6 +195,34 @@ TEST(RowOrder, NeighboursAreSeparated) {
   EXPECT_NEAR(double(together) / 10000, 0.0526, 0.01);
 }
 
+// Rows taken back have never been there: the others are held in their order, and what comes next gets the slots that it
+// would have got.
+TEST(RowOrder, TakesBackRowsPlacedLast) {
+  for (const bool shuffle : {false, true}) {
+    RowOrder with(20, 5, shuffle), without(20, 5, shuffle);
+    std::vector<int32_t> index, of_without;
+    for (RowOrder* order : {&with, &without}) order->place(std::vector<uint8_t>(8, 1), index);
+    for (RowOrder* order : {&with, &without}) order->draw(3, index);
+    with.place({1, 1, 0, 1}, index);
+    with.take_back({index[0], index[1], index[3]});
+    EXPECT_EQ(with.held(), 5);
+    EXPECT_EQ(with.state().held, without.state().held);
+    EXPECT_EQ(with.state().free, without.state().free);
+
+    with.place({1, 1, 1}, index);
+    with.take_back({index[1]});
+    EXPECT_EQ(with.held(), 7);
+    EXPECT_EQ(with.free(), 13);
+    std::vector<int32_t> held = without.state().held;
+    held.insert(held.end(), {index[0], index[2]});
+    EXPECT_EQ(with.state().held, held);
+    const int32_t gone = index[1];
+    with.place({1}, index);
+    EXPECT_EQ(index[0], gone);
+    EXPECT_THROW(with.take_back({gone, gone}), Error);
+  }
+}
+
 TEST(RowOrder, MoreThanFitsIsAnError) {
   RowOrder order(10, 0, true);
   std::vector<int32_t> index;

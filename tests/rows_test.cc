@@ -56,6 +56,37 @@ TEST_P(ScatterRows, MovesEachRowToItsSlot) {
       }
 }
 
+// Moves as scatter_rows does (exact); norms within the rounding of a sum of d squares, in any order. A row that is
+// dropped has none, whatever it holds; one that holds NaN or infinity has one that is not finite.
+TEST_P(ScatterRows, SaysHowLongEachRowIs) {
+  for (const int64_t d : {1, 7, 33, 132, 192, 1288})
+    for (const DType table_type : kFloats)
+      for (const DType row_type : kFloats) {
+        constexpr int64_t n = 37, N = 40;
+        const auto before = uniform(N * d, 1, table_type, -9, 9);
+        auto rows = uniform(n * d, 2, row_type, -9, 9);
+        rows[5 * d] = NAN, rows[6 * d + d - 1] = -INFINITY, rows[9 * d] = NAN;
+        auto index = slots(n, N, 3);
+        index[4] = index[9] = -1;
+        const Guarded from(ctx, row_type, {n, d}, rows);
+        Guarded want(ctx, table_type, {N, d}, before), table(ctx, table_type, {N, d}, before),
+            norms(ctx, DType::kF32, {n});
+        scatter_rows(ctx, want, from, on_device(ctx, index));
+        scatter_rows_with_norms(ctx, table, norms, from, on_device(ctx, index));
+        const auto moved = table.read(), moved_want = want.read();
+        for (size_t i = 0; i < moved.size(); ++i)
+          ASSERT_TRUE(moved[i] == moved_want[i] || (std::isnan(moved[i]) && std::isnan(moved_want[i])));
+        const auto got = norms.read();
+        for (int64_t r = 0; r < n; ++r) {
+          double square = 0;
+          for (int64_t c = 0; c < d; ++c) square += double(rows[r * d + c]) * rows[r * d + c];
+          if (index[r] < 0) EXPECT_EQ(got[r], 0);
+          else if (!std::isfinite(square)) EXPECT_FALSE(std::isfinite(got[r])) << r;
+          else EXPECT_NEAR(got[r], std::sqrt(square), std::sqrt(square) * 0x1p-24 * double(d + 2)) << r;
+        }
+      }
+}
+
 // Exact: one product in f32. Slots repeat.
 TEST_P(GatherRows, TakesEachRowFromItsSlot) {
   struct Shape {

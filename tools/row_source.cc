@@ -46,10 +46,6 @@ bool ModelSource::fill(Context& ctx, ActivationBuffer& buffer) {
   TokenBatch batch = next_(tokens_.dim[0]);
   if (batch.sequences == 0) return false;
   const Range range("refill");
-  if (!uploads_) upload_ = Upload(ctx, tokens_.bytes());
-  uploads_ = true;
-  const Tensor tokens = tokens_.rows(0, batch.sequences);
-  upload_.send(ctx, tokens, view(batch.tokens.data(), {batch.sequences, batch.context}));
   const GemmaConfig& c = model_.config();
   std::vector<uint8_t> keep(batch.tokens.size());
   for (size_t i = 0; i < keep.size(); ++i) {
@@ -57,14 +53,47 @@ bool ModelSource::fill(Context& ctx, ActivationBuffer& buffer) {
     keep[i] = token != c.bos && token != c.eos && token != c.pad;
   }
   buffer.expect(ctx, keep);
+  if (origins_) origins_->add(batch.tokens, buffer.arriving());
+  compute(ctx, buffer, batch.tokens);
+  return true;
+}
+
+// The rows that the buffer expects, from their contexts.
+void ModelSource::compute(Context& ctx, ActivationBuffer& buffer, std::vector<int32_t>& host) {
+  const int64_t T = tokens_.dim[1], sequences = static_cast<int64_t>(host.size()) / T;
+  if (!uploads_) upload_ = Upload(ctx, tokens_.bytes());
+  uploads_ = true;
+  const Tensor tokens = tokens_.rows(0, sequences);
+  upload_.send(ctx, tokens, view(host.data(), {sequences, T}));
   std::vector<Hook> hooks;
   for (size_t i = 0; i < places_.size(); ++i)
     hooks.push_back({places_[i].site, places_[i].layer, false,
                      [&buffer, i](Context& on, Tensor rows) { buffer.write(on, static_cast<int64_t>(i), rows); }});
   // The last batch of the data may be smaller than the one that is recorded.
-  if (batch.sequences == tokens_.dim[0]) graph_.run(ctx, [&] { model_.forward(ctx, activations_, tokens, hooks); });
+  if (sequences == tokens_.dim[0]) graph_.run(ctx, [&] { model_.forward(ctx, activations_, tokens, hooks); });
   else model_.forward(ctx, activations_, tokens, hooks);
-  return true;
+}
+
+void ModelSource::recompute(Context& ctx, ActivationBuffer& buffer, const RowOrigins::State& rows,
+                            std::span<const int32_t> slots) {
+  CHECK(origins_, "rows are to be computed again, and their tokens are not kept");
+  origins_->restore(rows, slots);
+  const int64_t T = tokens_.dim[1], batch = tokens_.dim[0], contexts = static_cast<int64_t>(rows.tokens.size()) / T;
+  std::vector<int32_t> slot_of(rows.tokens.size(), -1);
+  for (size_t i = 0; i < slots.size(); ++i) slot_of[rows.context[i] * T + rows.position[i]] = slots[i];
+  // Always whole batches, as when the rows were computed first, so that the same code computes them: the last is filled
+  // up with contexts whose rows go nowhere.
+  for (int64_t first = 0; first < contexts; first += batch) {
+    std::vector<int32_t> tokens, into;
+    for (int64_t c = first; c < first + batch; ++c) {
+      const int64_t from = std::min(c, contexts - 1) * T;
+      tokens.insert(tokens.end(), rows.tokens.begin() + from, rows.tokens.begin() + from + T);
+      if (c < contexts) into.insert(into.end(), slot_of.begin() + from, slot_of.begin() + from + T);
+      else into.insert(into.end(), T, -1);
+    }
+    buffer.expect_at(ctx, into);
+    compute(ctx, buffer, tokens);
+  }
 }
 
 double ModelSource::flops_per_row() const {
@@ -149,6 +178,11 @@ void FileSource::go_on_from(const SourcePosition& from) {
     throw Error(fmt::format("{}: {} has {} rows, and the checkpoint was at row {}: it is another file", file_.path(),
                             name_, rows_.dim[0], from.row));
   next_ = from.row, epoch_ = from.epoch;
+}
+
+void FileSource::recompute(Context&, ActivationBuffer&, const RowOrigins::State&, std::span<const int32_t>) {
+  throw Error(
+      fmt::format("{}: a checkpoint without the buffer's rows is none of a run on saved activations", file_.path()));
 }
 
 Tensor FileSource::on_device(Context& ctx, Tensor rows) {

@@ -12,6 +12,7 @@
 #include "kernels/transfer.h"
 #include "model/gemma2.h"
 #include "sae/activation_buffer.h"
+#include "tools/row_origins.h"
 
 namespace gsae {
 
@@ -39,6 +40,11 @@ class RowSource {
   virtual double flops_per_row() const = 0;  // of the forward pass; 0 for saved activations
   virtual int64_t epoch() const = 0;         // passes over the data that are complete
   virtual SourcePosition position() const = 0;
+  // The tokens behind the buffer's rows, where they are kept.
+  virtual const RowOrigins* origins() const { return nullptr; }
+  // Computes the rows of these slots again, and keeps their tokens. An Error if that is not possible.
+  virtual void recompute(Context& ctx, ActivationBuffer& buffer, const RowOrigins::State& rows,
+                         std::span<const int32_t> slots) = 0;
 };
 
 // Gemma runs over the token stream, once for all places and up to the last one, and its rows go straight into the
@@ -51,6 +57,8 @@ class ModelSource : public RowSource {
   using Tokens = std::function<TokenBatch(int64_t sequences)>;
   void open(const TokenStreamOptions& text, const SourcePosition* from = nullptr);
   void open(Tokens next) { next_ = std::move(next); }
+  // Before the first fill: keeps the tokens behind the rows of a buffer of so many slots.
+  void keep_origins(int64_t slots) { origins_ = std::make_unique<RowOrigins>(slots, tokens_.dim[1]); }
   void close();  // ends its threads and frees their memory
   Gemma2::Activations& activations() { return activations_; }
   std::vector<int64_t> widths() const override;
@@ -59,11 +67,17 @@ class ModelSource : public RowSource {
   double flops_per_row() const override;
   int64_t epoch() const override { return stream_ ? stream_->statistics().epoch : 0; }
   SourcePosition position() const override;  // in the text
+  const RowOrigins* origins() const override { return origins_.get(); }
+  void recompute(Context& ctx, ActivationBuffer& buffer, const RowOrigins::State& rows,
+                 std::span<const int32_t> slots) override;
 
  private:
+  void compute(Context& ctx, ActivationBuffer& buffer, std::vector<int32_t>& tokens);
+
   const Gemma2& model_;
   std::unique_ptr<TokenStream> stream_;
   Tokens next_;
+  std::unique_ptr<RowOrigins> origins_;
   std::vector<Place> places_;
   Gemma2::Activations activations_;
   Tensor tokens_;  // (sequences, context) i32
@@ -89,6 +103,7 @@ class FileSource : public RowSource {
   double flops_per_row() const override { return 0; }
   int64_t epoch() const override { return epoch_; }
   SourcePosition position() const override { return {.text = {}, .row = next_, .epoch = epoch_}; }
+  void recompute(Context&, ActivationBuffer&, const RowOrigins::State&, std::span<const int32_t>) override;
   void go_on_from(const SourcePosition& from);  // an Error if there is no such row
 
  private:

@@ -90,6 +90,7 @@ RunPlan plan_with(const ModelRun& run, const ModelShapes& shapes, const RunChoic
                            .precision = c.precision,
                            .saes = c.saes,
                            .chunk = contexts * c.context,
+                           .row_bytes = c.origins ? RowOrigins::bytes_per_row(c.context) : 0,
                            .asked = c.buffer,
                            .wanted = std::min(kLargestBuffer, run.tokens / 8),
                            .most = run.tokens});

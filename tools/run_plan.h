@@ -16,6 +16,7 @@ struct RunChoices {
   int64_t context = 1024;   // --context
   int64_t batch = 4096;     // --batch
   DType dtype = DType::kBF16, precision = DType::kBF16;
+  bool origins = false;        // the tokens behind the buffer's rows are kept
   std::vector<SaeShape> saes;  // of one pass over the data
 };
 

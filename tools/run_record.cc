@@ -61,6 +61,7 @@ nlohmann::ordered_json config_json(const Run& run, std::span<const SaeRecord> sa
             {"init", o.init},
             {"buffer_rows", buffer_rows},
             {"shuffle", !o.no_shuffle},
+            {"max_norm_multiple", run.plan.longest_row},
             {"log_every", o.log_every},
             {"seed", o.common.seed},
             {"saes", nlohmann::ordered_json::array()}});

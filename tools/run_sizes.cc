@@ -91,9 +91,11 @@ SuitePlan plan_suite(Device device, MemoryPlan& plan, const SuiteSizes& s) {
     slot += p.width * static_cast<int64_t>(size_of(s.precision));
     widest = std::max(widest, p.width);
   }
-  const int64_t row_bytes = slot + (device == Device::kCpu ? kOrderBytes : 0);
+  const int64_t host_bytes = kOrderBytes + s.row_bytes;  // of each row
+  const int64_t row_bytes = slot + (device == Device::kCpu ? host_bytes : 0);
   // Not measured: what orders the rows is there even of a buffer that is only measured.
-  int64_t buffer = aligned(4 * s.chunk) + aligned(4 * s.batch) + aligned(8 * widest) + aligned(8);
+  int64_t buffer = aligned(4 * s.chunk) + aligned(4 * s.batch) + aligned(8 * widest) + aligned(8) +
+                   aligned(4 * s.chunk * static_cast<int64_t>(places.size()));
   const int64_t rows = buffer_rows(s, row_bytes, plan.left() - buffer, plan);
   for (const SaeShape& p : places) buffer += aligned(rows * p.width * static_cast<int64_t>(size_of(s.precision)));
   const int64_t fit = std::max<int64_t>(plan.left() / row_bytes, 0);
@@ -102,7 +104,7 @@ SuitePlan plan_suite(Device device, MemoryPlan& plan, const SuiteSizes& s) {
                "{}{} rows of {}, {}{}; {} would fit", s.asked == 0 ? "chosen: " : "", rows,
                places.size() > 1 ? fmt::format("each of {} places", places.size()) : std::to_string(places.at(0).width),
                name(s.precision), rows < s.asked ? ", all that the run has" : "", fit));
-  plan.add_host("order of its rows", rows * kOrderBytes);
+  plan.add_host(s.row_bytes > 0 ? "order and tokens of its rows" : "order of its rows", rows * host_bytes);
   return {rows, s.chunk + s.batch, states + workspace + buffer};
 }
 

@@ -41,6 +41,7 @@ struct SuiteSizes {
   DType precision = DType::kBF16;  // of the products and of the rows that wait
   std::vector<SaeShape> saes;
   int64_t chunk = 0;             // the most rows that arrive at once
+  int64_t row_bytes = 0;         // on the host, for what is known about each row of the buffer
   int64_t asked = 0;             // rows of the buffer, as --buffer says; 0: chosen
   int64_t wanted = 0, most = 0;  // chosen: no more than this; ever: no more than this and what fills a batch
 };

@@ -143,8 +143,11 @@ class SuiteRun {
       int64_t bytes = 0;
       for (const size_t sae : passes_[i].saes)
         bytes += measure<SaeState>(run_.saes[sae].width, run_.saes[sae].member.latents, DType::kF32);
-      for (const int64_t width : passes_[i].widths)
-        bytes += plans_[i].suite.rows * width * int64_t(size_of(run_.options.sae_precision()));
+      if (!run_.options.saves_rows())
+        bytes += plans_[i].suite.rows * RowOrigins::bytes_per_row(run_.options.data.context);
+      else
+        for (const int64_t width : passes_[i].widths)
+          bytes += plans_[i].suite.rows * width * int64_t(size_of(run_.options.sae_precision()));
       most = std::max(most, bytes);
     }
     const bool any = run_.can_go_on && (run_.plan.checkpoint_seconds > 0 || run_.plan.checkpoint_tokens > 0);

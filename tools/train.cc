@@ -171,11 +171,13 @@ void train_on_model(const TrainOptions& o) {
                     .batch = run.plan.batch,
                     .dtype = o.data.compute(),
                     .precision = o.sae_precision(),
+                    .origins = !o.saves_rows(),
                     .saes = {}};
   source.plan = model_planner(planned);
   source.open = [&](const Pass& pass, const RunPlan& plan, Buffer& memory, const SourcePosition* from) {
     auto rows = allocate<ModelSource>(ctx.device(), memory, model, T, plan.contexts, pass.places);
     rows->open(text, from);
+    if (!o.saves_rows()) rows->keep_origins(plan.suite.rows);
     return rows;
   };
   if (planned.evaluates)

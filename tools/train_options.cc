@@ -40,6 +40,9 @@ void TrainOptions::add(CLI::App& command) {
   command.add_option(
       "--revive", revive,
       "rate by which thresholds of silent latents fall in a step, until they fire (0.02; default: 0, none)");
+  command.add_option("--max-norm-multiple", max_norm_multiple,
+                     "drop activations longer than so many times the mean norm (default: none; those of 1e4 are "
+                     "counted)");
   command.add_option("--model-batch", model_batch,
                      "contexts of one forward pass (default: about 1k tokens; 8k on GPUs)");
   command.add_flag("--eager", eager, "run every op by itself instead of CUDA graphs; the same bits");
@@ -48,6 +51,12 @@ void TrainOptions::add(CLI::App& command) {
   command
       .add_option("--checkpoint-every", checkpoint_every,
                   "time (10min, 90s, 2h) or tokens (5M) between checkpoints; 0: none")
+      ->capture_default_str();
+  command
+      .add_option("--checkpoint-buffer", checkpoint_buffer,
+                  "full: checkpoints hold the buffer's rows; none: the tokens to compute them again from, which is "
+                  "small, and exact in data rather than bits")
+      ->check(CLI::IsMember({"full", "none"}))
       ->capture_default_str();
   command.add_option("--keep", keep, "how many of the last checkpoints are kept")
       ->check(CLI::Range(1, 1000))
@@ -182,6 +191,8 @@ void parse_checkpoint_every(const std::string& text, TrainPlan& plan) {
 TrainPlan plan_training(const TrainOptions& o) {
   TrainPlan plan;
   parse_checkpoint_every(o.checkpoint_every, plan);
+  if (!o.max_norm_multiple.empty())
+    plan.longest_row = parse_number("--max-norm-multiple", o.max_norm_multiple, 1.5, 1e30);
   if (!o.model_batch.empty()) plan.model_batch = parse_whole("--model-batch", o.model_batch, 1, 1 << 20);
   if (!o.profile_steps.empty()) {
     const size_t colon = o.profile_steps.find(':');
@@ -191,6 +202,8 @@ TrainPlan plan_training(const TrainOptions& o) {
     plan.profile_end =
         parse_whole("--profile-steps", o.profile_steps.substr(colon + 1), plan.profile_begin + 1, kMostSteps);
   }
+  if (!o.saves_rows() && !o.activations.empty())
+    throw UsageError("--checkpoint-buffer none: saved activations have no tokens to compute them again from");
   plan.batch = parse_whole("--batch", o.batch, 1, kLargestBatch);
   if (!o.steps.empty()) {
     plan.steps = parse_whole("--steps", o.steps, 1, kMostTokens / plan.batch);

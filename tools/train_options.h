@@ -22,8 +22,8 @@ struct TrainOptions {
   std::string activations, init;  // files to train from
   std::string config;             // a TOML file of these options
   std::string model_batch, profile_steps, eval_loss_contexts;
-  std::string passes = "1", sae_step = "auto";
-  std::string checkpoint_every = "10min", resume;
+  std::string passes = "1", sae_step = "auto", max_norm_multiple;
+  std::string checkpoint_every = "10min", checkpoint_buffer = "full", resume;
   int64_t keep = 2;
   bool no_shuffle = false, eager = false;
   double input_scale = 0;
@@ -35,6 +35,7 @@ struct TrainOptions {
   void add(CLI::App& command);
   void complete(CLI::App& command);  // after parsing: reads --config
   GivenOptions given;                // then: what was given
+  bool saves_rows() const { return checkpoint_buffer == "full"; }
   DType sae_precision() const { return precision == "bf16" ? DType::kBF16 : DType::kF32; }
 };
 
@@ -48,6 +49,7 @@ struct TrainPlan {
   double checkpoint_seconds = 0;               // between checkpoints; 0: not by time
   int64_t checkpoint_tokens = 0;               // likewise by tokens
   int64_t profile_begin = 0, profile_end = 0;  // steps [begin, end) that a profiler records
+  double longest_row = 0;                      // in mean norms; longer ones are dropped; 0: none
   int64_t passes = 1;         // over the data, that the suite is spread over; 0: as few as memory allows
   int64_t loss_contexts = 0;  // of --eval-contexts, those whose LM losses are measured
 };

@@ -51,7 +51,8 @@ Training::Training(Context& ctx, Run& run, Pass& pass, RowSource& source, Activa
       given_(std::move(given)),
       progress_(run.options.common.quiet),
       tails_(suite.size()),
-      last_(suite.size()) {
+      last_(suite.size()),
+      outliers_(buffer.places(), run.plan.longest_row) {
   pass_.outcomes.resize(suite.size());
 }
 
@@ -126,6 +127,7 @@ void Training::refill() {
                       "--tokens or a shorter --context",
                       arrived_, run_.plan.tokens));
     }
+    check_rows(outliers_.arrived(ctx_, buffer_));
     const int64_t rows = buffer_.held() - before;
     arrived_ += rows;
     model_rows_ += rows;
@@ -148,14 +150,28 @@ bool Training::try_refill() {
     refill();
     return true;
   } catch (const Error& e) {
-    if (pass_.steps_done == 0) throw;
+    if (pass_.steps_done == 0 || broken_) throw;
     pass_.stopped = e.what();
     return false;
   }
 }
 
+// No row with NaN may be left in a buffer that results come from: the run ends here.
+void Training::check_rows(std::optional<OutlierWatch::Broken> broken) {
+  if (!broken) return;
+  broken_ = true;
+  const Place& place = pass_.places[broken->place];
+  throw Error(fmt::format(
+      "{}.{}: activation {} of those that came after step {} holds NaN or infinity, or is too long to be squared: it "
+      "is "
+      "the model that broke, not an SAE; check its weights (gemma_sae info MODEL), or try --dtype f32. Nothing of this "
+      "pass is written; the checkpoints before it stay",
+      name(place.site), place.layer, broken->row, pass_.steps_done));
+}
+
 void Training::prepare() {
   refill();
+  check_rows(outliers_.finish());
   if (run_.options.input_scale > 0) suite_.set_scale(run_.options.input_scale);
   else suite_.calibrate(ctx_, buffer_, kCalibrationRows);
   for (int64_t i = 0; i < suite_.size(); ++i) run_.saes[pass_.saes[i]].input_scale = suite_.scale(suite_.place(i));
@@ -172,6 +188,7 @@ void Training::prepare() {
 void Training::report() {
   if (reported_ == 0) return;
   const int64_t done = std::exchange(reported_, 0);
+  check_rows(outliers_.finish());  // before a loss that they have broken is taken for the SAE's
   for (int64_t i = 0; i < suite_.size(); ++i) {
     SaeTrainer& trainer = suite_.trainer(i);
     const StepMetrics m = trainer.take_metrics();
@@ -187,6 +204,23 @@ void Training::report() {
   if (done != run_.plan.steps) return;
   show_progress(done);
   if (suite_.size() > 1) progress_.note(suite_table(statuses(), 1));
+  report_outliers();
+}
+
+void Training::report_outliers() {
+  for (size_t p = 0; p < pass_.places.size(); ++p) {
+    const OutlierWatch::Seen& seen = outliers_.seen()[p];
+    if (seen.outliers + seen.dropped == 0) continue;
+    std::string what;
+    if (seen.dropped > 0)
+      what = fmt::format("{} activations were longer than {:g} times the mean and dropped", seen.dropped,
+                         run_.plan.longest_row);
+    else
+      what = fmt::format("{} activations were longer than {:g} times the mean; --max-norm-multiple drops such",
+                         seen.outliers, OutlierWatch::kOutlier);
+    progress_.note(fmt::format("{}.{}: {} (the longest: {:.3g} times)", name(pass_.places[p].site),
+                               pass_.places[p].layer, what, seen.longest));
+  }
 }
 
 void Training::fail_interrupted() const {
@@ -197,10 +231,10 @@ void Training::fail_interrupted() const {
 }
 
 void Training::fail_diverged(int64_t sae, double loss, int64_t step) {
-  throw Error(
-      fmt::format("{}: the loss is {} at step {}: training diverged (try a smaller --lr; it was {:g}), or the "
-                  "activations hold NaN or infinity",
-                  run_.saes[pass_.saes[sae]].member.name(), loss, step, suite_.trainer(sae).recipe().lr));
+  throw Error(fmt::format(
+      "{}: the loss is {} at step {}, and all activations are finite: this SAE diverged; try a smaller --lr "
+      "(it was {:g}). Nothing of this pass is written; the checkpoints before it stay",
+      run_.saes[pass_.saes[sae]].member.name(), loss, step, suite_.trainer(sae).recipe().lr));
 }
 
 void Training::log(int64_t done) {
@@ -212,6 +246,9 @@ void Training::log(int64_t done) {
     line["sae_seconds"] = before_.sae_seconds + sae_time_.seconds();
     line["roof_fraction"] = at_the_roof / elapsed;
     line["epoch"] = source_.epoch();
+    const OutlierWatch::Seen& seen = outliers_.seen()[suite_.place(i)];
+    line["outliers"] = seen.outliers;
+    line["dropped"] = seen.dropped;
     if (!folder_.log(line) && !log_failed_) {
       log_failed_ = true;
       progress_.note(fmt::format("{}/train.jsonl cannot be written any more (is the disk full?); training goes on",

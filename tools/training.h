@@ -3,11 +3,13 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "kernels/stopwatch.h"
 #include "sae/activation_buffer.h"
+#include "sae/outlier_watch.h"
 #include "sae/sae_suite.h"
 #include "tools/progress.h"
 #include "tools/row_source.h"
@@ -41,16 +43,19 @@ class Training {
   void refill();
   bool try_refill();
   void prepare();
+  void check_rows(std::optional<OutlierWatch::Broken> broken);
   void check_losses();
   [[noreturn]] void fail_interrupted() const;
   [[noreturn]] void fail_diverged(int64_t sae, double loss, int64_t step);
-  NamedTensors tensors(TrainingState& s);
+  NamedTensors tensors(TrainingState& s, RowOrigins::State& origins);
   TrainingState state();
+  void resume_rows(const Checkpoint& checkpoint, const TrainingState& state);
   void save(bool now);
   void request_report(int64_t done);
   bool report_ready();
   std::vector<SuiteStatus> statuses() const;
   void report();
+  void report_outliers();
   void log(int64_t done);
   void profile(int64_t step);
   void show_progress(int64_t done);
@@ -82,6 +87,8 @@ class Training {
   };
   std::vector<Tail> tails_;        // of the SAEs
   std::vector<StepMetrics> last_;  // of the last report
+  OutlierWatch outliers_;          // of the places
+  bool broken_ = false;            // rows that hold NaN or infinity have come
   bool log_failed_ = false;
 };
 

@@ -59,6 +59,14 @@ constexpr auto kResultFields = [](auto& r, const auto& field) {
   field("input_scale", r.input_scale);
 };
 
+constexpr auto kOutlierFields = [](auto& s, const auto& field) {
+  field("rows", s.rows);
+  field("outliers", s.outliers);
+  field("dropped", s.dropped);
+  field("norms", s.norms);
+  field("longest", s.longest);
+};
+
 constexpr auto kRunFields = [](auto& s, const auto& field) {
   field("pass", s.pass);
   field("step", s.step);
@@ -77,6 +85,7 @@ constexpr auto kTrainingFields = [](auto& s, const auto& field) {
   field("epoch", s.epoch);
   field("draws", s.order.draws);
   field("scales", s.scales);
+  field("has_rows", s.has_rows);
 };
 
 auto into(ordered& j) {
@@ -123,6 +132,7 @@ TrainingState parse(const json& j) {
   if (!s.filled) return s;
   kTrainingFields(s, from(j));
   kSourceFields(s.source, from(j.at("source")));
+  read_list(j.at("outliers"), s.outliers, kOutlierFields);
   for (const json& sae : j.at("saes")) s.saes.push_back(sae_state(sae));
   return s;
 }
@@ -140,6 +150,7 @@ ordered to_json(const TrainingState& s) {
   ordered source;
   kSourceFields(s.source, into(source));
   j["source"] = std::move(source);
+  j["outliers"] = list_of(s.outliers, kOutlierFields);
   j["saes"] = ordered::array();
   for (const TrainingState::Sae& sae : s.saes) j["saes"].push_back(to_json(sae));
   return j;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "io/file_stamp.h"
+#include "sae/outlier_watch.h"
 #include "sae/row_order.h"
 #include "sae/sae_trainer.h"
 #include "tools/row_source.h"
@@ -39,9 +40,11 @@ struct TrainingState {
   int64_t model_rows = 0;
   double sae_flops = 0;
   int64_t arrived = 0, epoch = 0;
-  SourcePosition source;  // but for its tokens, which are tensors
-  RowOrder::State order;  // but for its slots, likewise
-  std::vector<double> scales;
+  SourcePosition source;                     // but for its tokens, which are tensors
+  RowOrder::State order;                     // but for its slots, likewise
+  bool has_rows = true;                      // of the buffer, as tensors; else the tokens that they were computed from
+  std::vector<double> scales;                // of the places
+  std::vector<OutlierWatch::Seen> outliers;  // likewise
 
   struct Sae {
     SaeTrainer::Progress progress;
