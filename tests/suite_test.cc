@@ -132,6 +132,27 @@ TEST(TrainPlan, ContextsOfTheLosses) {
   EXPECT_EQ(plan_training(o).loss_contexts, 0);
 }
 
+// Every ten steps, until the lines of all SAEs together would be too many.
+TEST(TrainPlan, LinesOfTheLog) {
+  TrainOptions o = options();
+  o.tokens = "", o.steps = "50000";
+  EXPECT_EQ(plan_training(o).log_every, 10);
+  o.steps = "1000001";
+  EXPECT_EQ(plan_training(o).log_every, 21);
+  o.layer = "0-15";
+  EXPECT_EQ(plan_training(o).log_every, 321);
+  o.log_every = 1;
+  EXPECT_EQ(plan_training(o).log_every, 1);
+}
+
+TEST(TrainPlan, CheckpointsWithoutRowsAreOfText) {
+  TrainOptions o = options();
+  o.checkpoint_buffer = "none";
+  EXPECT_NO_THROW(plan_training(o));
+  o.activations = "a.safetensors";
+  EXPECT_ERROR(plan_training(o), "--checkpoint-buffer none");
+}
+
 TEST(TrainPlan, SavedActivationsAreOfOnePlace) {
   TrainOptions o = options();
   o.activations = "a.safetensors", o.width = "1k,4k", o.l0 = "8,16";

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "io/json.h"
+#include "io/safetensors.h"
 #include "tests/harness.h"
 #include "tests/paths.h"
 #include "tests/run_binary.h"
@@ -75,6 +76,41 @@ TEST(TrainSuite, EachSaeIsTheOneThatItWouldBeAlone) {
     ASSERT_EQ(alone.size(), 1u);
     EXPECT_TRUE(alone.begin()->second == suite.at(alone.begin()->first)) << alone.begin()->first;
   }
+}
+
+// SAEs of several sparsities may start from the same parameters, each from its own copy of them.
+TEST(TrainSuite, SparsitiesStartFromTheSameGivenParameters) {
+  const TempFolder dir;
+  const std::string init = dir / "init.safetensors";
+  constexpr int64_t d = 192, F = 128;
+  std::vector<float> W_enc(d * F), W_dec(F * d), zeros(d), theta(F, 0.02f);
+  for (int64_t i = 0; i < F; ++i) W_dec[i * d + i] = 1, W_enc[i * F + i] = 1.5f;
+  SafetensorsWriter writer(init, {{"W_enc", "F32", {d, F}},
+                                  {"W_dec", "F32", {F, d}},
+                                  {"b_enc", "F32", {F}},
+                                  {"b_dec", "F32", {d}},
+                                  {"threshold", "F32", {F}}});
+  const auto append = [&](const char* name, const std::vector<float>& values, int64_t n) {
+    writer.append(name, values.data(), n * sizeof(float));
+  };
+  append("W_enc", W_enc, d * F), append("W_dec", W_dec, F * d);
+  append("b_enc", zeros, F), append("b_dec", zeros, d), append("threshold", theta, F);
+  writer.close();
+
+  const Words words{"--layer", "1", "--width", "128", "--init", init, "--l0"};
+  const auto with = [&](const std::string& l0) {
+    Words all = words;
+    all.push_back(l0);
+    expect_outcome(run_binary(demo_suite(dir / l0, all)), 0);
+    return results_of(dir / l0);
+  };
+  const auto suite = with("4,8");
+  ASSERT_EQ(suite.size(), 2u);
+  for (const char* l0 : {"4", "8"}) {
+    const auto alone = with(l0);
+    EXPECT_TRUE(alone.begin()->second == suite.at(alone.begin()->first)) << l0;
+  }
+  EXPECT_NE(suite.begin()->second.parameters, suite.rbegin()->second.parameters);
 }
 
 // Whatever is stopped is all there as it was.

@@ -62,7 +62,7 @@ nlohmann::ordered_json config_json(const Run& run, std::span<const SaeRecord> sa
             {"buffer_rows", buffer_rows},
             {"shuffle", !o.no_shuffle},
             {"max_norm_multiple", run.plan.longest_row},
-            {"log_every", o.log_every},
+            {"log_every", run.plan.log_every},
             {"seed", o.common.seed},
             {"saes", nlohmann::ordered_json::array()}});
   for (const SaeRecord& sae : saes)

@@ -67,9 +67,10 @@ void TrainOptions::add(CLI::App& command) {
   command.add_option("--init", init, "start from these parameters (.safetensors, normalised units)");
   command.add_flag("--no-shuffle", no_shuffle, "train in the order of the data");
   command.add_option("--input-scale", input_scale, "C, instead of calibrating it (0: calibrate)");
-  command.add_option("--log-every", log_every, "steps per line of train.jsonl")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  command
+      .add_option("--log-every", log_every,
+                  "steps per line of train.jsonl (default: 10, more where that would be over 50k lines)")
+      ->check(CLI::PositiveNumber);
   command.add_option("--eval-contexts", eval_contexts, "held-out contexts of the evaluation at the end; 0: none")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -99,6 +100,7 @@ namespace {
 
 constexpr int64_t kDefaultL0 = 80, kWidest = int64_t{1} << 24, kLargestBatch = int64_t{1} << 24,
                   kMostTokens = 1'000'000'000'000'000, kMostSteps = int64_t{1} << 50;
+constexpr int64_t kLogEvery = 10, kLogLines = 50'000;  // some 25 MB, which a report reads in a second
 
 // Each element of a list, once.
 template <class Parse> auto parse_list(const std::string& text, Parse&& parse) {
@@ -225,6 +227,7 @@ TrainPlan plan_training(const TrainOptions& o) {
   check_places(o, lists);
   plan.members = make_suite(lists);
   const auto saes = static_cast<int64_t>(plan.members.size());
+  plan.log_every = o.log_every > 0 ? o.log_every : std::max(kLogEvery, (plan.steps * saes + kLogLines - 1) / kLogLines);
   plan.passes = o.passes == "auto" ? 0 : parse_whole("--passes", o.passes, 1, kMostSaes);
   if (plan.passes > saes)
     throw UsageError(fmt::format("--passes {}: must be auto, or at most one for each SAE, of which there {}", o.passes,

@@ -27,7 +27,7 @@ struct TrainOptions {
   int64_t keep = 2;
   bool no_shuffle = false, eager = false;
   double input_scale = 0;
-  int64_t log_every = 10;
+  int64_t log_every = 0;  // 0: chosen
   int64_t eval_contexts = 2048;
 
   bool place_typed = false;  // --layer or --site, which have defaults
@@ -49,6 +49,7 @@ struct TrainPlan {
   double checkpoint_seconds = 0;               // between checkpoints; 0: not by time
   int64_t checkpoint_tokens = 0;               // likewise by tokens
   int64_t profile_begin = 0, profile_end = 0;  // steps [begin, end) that a profiler records
+  int64_t log_every = 0;                       // steps
   double longest_row = 0;                      // in mean norms; longer ones are dropped; 0: none
   int64_t passes = 1;         // over the data, that the suite is spread over; 0: as few as memory allows
   int64_t loss_contexts = 0;  // of --eval-contexts, those whose LM losses are measured

@@ -70,7 +70,7 @@ void Training::run() {
     sae_time_.stop(ctx_);
     pass_.steps_done = step + 1;
     if (report_ready()) report();
-    if (pass_.steps_done % run_.options.log_every == 0 || pass_.steps_done == steps || interrupted())
+    if (pass_.steps_done % run_.plan.log_every == 0 || pass_.steps_done == steps || interrupted())
       request_report(pass_.steps_done);
     if (progress_.due()) show_progress(pass_.steps_done);
     if (pass_.steps_done < steps && checkpoints_.due(pass_.steps_done * suite_.batch(), suite_.batch())) save(false);
