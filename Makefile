@@ -108,6 +108,10 @@ resources:
 	@echo "==> wrote $(RESOURCES)"
 	@tests/resources/resources.sh check build/resources
 
+reference: all
+	@./gemma_sae reference >docs/commands.md.tmp && mv docs/commands.md.tmp docs/commands.md
+	@echo "==> wrote docs/commands.md"
+
 bundle:
 	@$(if $(NVCC),,echo "make bundle needs nvcc" >&2; exit 1)
 	@JOBS=$(JOBS) NVCC='$(NVCC)' tools/bundle.sh
@@ -124,8 +128,9 @@ help:
 	@echo "make bench      the benchmarks; BENCH=REGEX chooses programs, BENCH_ARGS=... is handed to each"
 	@echo "make bundle     a folder that runs on a machine with a GPU and nothing installed (docs/gpu.md)"
 	@echo "make resources  what each kernel uses on each generation of GPUs, into $(RESOURCES)"
+	@echo "make reference  docs/commands.md, from the program's own definitions"
 	@echo "make setup      installs what is missing (tools/setup.sh)"
 	@echo "make clean      removes what was built"
 	@echo "JOBS=N: processes at a time (now $(JOBS)); NVCC= : without CUDA; GSAE_CUDA_ARCHS='80;90': for these GPUs"
 
-.PHONY: all setup demo demo-suite test bench resources bundle clean help
+.PHONY: all setup demo demo-suite test bench resources reference bundle clean help

@@ -57,8 +57,9 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
 double dense_rate(double l0, int64_t width) { return std::min(1.0, std::sqrt(0.6 * double(width) / l0)); }
 
 double threshold_gain(double l0, int64_t latents) {
+  constexpr double kMost = 0.6;
   const double slope = std::log(double(latents) / l0);
-  return slope > 0 ? std::min(0.3, 0.7 / slope) : 0.3;
+  return slope > 0 ? std::min(kMost, 1 / slope) : kMost;
 }
 
 const char* name(Recipe::Penalty p) { return p == Recipe::Penalty::kL0 ? "l0" : "quadratic"; }

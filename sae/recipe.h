@@ -60,7 +60,7 @@ double dense_rate(double l0, int64_t width);
 
 // By how much the logarithm of all thresholds may follow that of the L0 in one step. Where pre-activations have an
 // exponential tail, log L0 changes by -log(latents / L0) times as much, and a loop that answers an error by more than
-// twice its size swings; this one answers by 0.7 of it.
+// twice its size swings; this one answers by its size.
 double threshold_gain(double l0, int64_t latents);
 
 const char* name(Recipe::Penalty p);

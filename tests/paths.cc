@@ -36,6 +36,11 @@ const std::string& gemma_sae_binary() {
   return binary;
 }
 
+std::string source_file(const std::string& name) {
+  const std::string path = std::string(GSAE_SOURCE_DIR) + "/" + name;
+  return fs::exists(path) ? path : "";
+}
+
 const std::string& gpu_check_script() {
   static const std::string script = find("GSAE_CHECK", {"../gpu_check.sh", GSAE_SOURCE_DIR "/tools/gpu_check.sh"});
   return script;

@@ -15,5 +15,7 @@ std::string demo_data(const std::string& name = "");
 const std::string& gemma_sae_binary();
 // $GSAE_CHECK, ../gpu_check.sh beside the test, tools/gpu_check.sh
 const std::string& gpu_check_script();
+// A file or folder of the source tree that this was built from: README.md, docs. Empty where that is not there.
+std::string source_file(const std::string& name);
 
 }  // namespace gsae::test

@@ -58,9 +58,9 @@ TEST(Recipe, RateOfADenseSae) {
 
 // By hand: ln(e^7) = 7.
 TEST(Recipe, GainOfTheThresholds) {
-  EXPECT_NEAR(threshold_gain(10, 10966), 0.1, 1e-5);  // e^7 = 1096.6 latents for each
-  EXPECT_EQ(threshold_gain(400, 1024), 0.3);
-  EXPECT_EQ(threshold_gain(1024, 1024), 0.3);
+  EXPECT_NEAR(threshold_gain(10, 10966), 1 / 7.0, 1e-5);  // e^7 = 1096.6 latents for each
+  EXPECT_EQ(threshold_gain(400, 1024), 0.6);
+  EXPECT_EQ(threshold_gain(1024, 1024), 0.6);
 }
 
 TEST(Recipe, GemmaScopePresets) {

@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "tools/commands.h"
 #include "tools/console.h"
 #include "tools/interrupt.h"
 #include "tools/options.h"
@@ -14,17 +15,9 @@ void complain(const char* what) { gsae::print(stderr, fmt::format("gemma_sae: {}
 int main(int argc, char** argv) {
   gsae::open_standard_streams();
   gsae::ignore_write_signals(false);
-  CLI::App app("Trains sparse autoencoders on Gemma 2's activations.", "gemma_sae");
+  CLI::App app;
   app.set_version_flag("--version", std::string("gemma_sae ") + GSAE_VERSION);
-  app.require_subcommand(1);
-  gsae::add_train(app);
-  gsae::add_eval(app);
-  gsae::add_activations(app);
-  gsae::add_tokenize(app);
-  gsae::add_info(app);
-  gsae::add_bench(app);
-  gsae::add_plan(app);
-  gsae::add_doctor(app);
+  gsae::add_commands(app);
   try {
     app.parse(argc, argv);
     return 0;

@@ -49,5 +49,6 @@ void add_info(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_plan(CLI::App& app);
+void add_reference(CLI::App& app);
 
 }  // namespace gsae

@@ -1,0 +1,22 @@
+#include "tools/commands.h"
+
+#include "tools/options.h"
+
+namespace gsae {
+
+void add_commands(CLI::App& app) {
+  app.description("Trains sparse autoencoders on Gemma 2's activations.");
+  app.name("gemma_sae");
+  app.require_subcommand(1);
+  add_train(app);
+  add_eval(app);
+  add_activations(app);
+  add_tokenize(app);
+  add_info(app);
+  add_bench(app);
+  add_plan(app);
+  add_doctor(app);
+  add_reference(app);
+}
+
+}  // namespace gsae
