@@ -24,7 +24,16 @@ constexpr std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> c, std::arr
 // them.
 class Random {
  public:
-  enum Purpose : uint32_t { kInitDecoder, kShuffleRows, kSampleRows, kShuffleDocuments, kResample, kInitModel };
+  enum Purpose : uint32_t {
+    kInitDecoder,
+    kShuffleRows,
+    kSampleRows,
+    kShuffleDocuments,
+    kResample,
+    kInitModel,
+    kSampleExamples,
+    kChooseLatents
+  };
 
   constexpr Random(uint64_t seed, Purpose purpose, uint64_t step = 0)
       : key_{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32) ^ (purpose * 0x9E3779B9u)}, step_(step) {}
