@@ -8,6 +8,7 @@
 #include "sae/sae_file.h"
 #include "tools/data_options.h"
 #include "tools/evaluate.h"
+#include "tools/locate_sae.h"
 #include "tools/memory_plan.h"
 
 namespace gsae {
@@ -22,30 +23,6 @@ struct EvalOptions {
   bool no_losses = false;
   bool force = false;
 };
-
-// Where the SAE reads: what the command line says goes before what its file says.
-EvaluationTarget locate(const SaeFile& sae, const EvalOptions& o, const Gemma2& model) {
-  if (o.layer.empty() && sae.location.layer < 0)
-    throw UsageError(fmt::format("{}: its file does not say which layer it reads; give --layer", sae.path));
-  if (o.site.empty() && sae.location.site.empty())
-    throw UsageError(fmt::format("{}: its file does not say which site it reads; give --site", sae.path));
-  const auto layers = parse_layers(o.layer.empty() ? std::to_string(sae.location.layer) : o.layer, model.config());
-  const auto sites = parse_sites(o.site.empty() ? sae.location.site : o.site);
-  if (layers.size() != 1 || sites.size() != 1)
-    throw UsageError("--layer and --site: an SAE reads one layer and one site");
-  if (sae.width != model.site_width(sites[0]))
-    throw Error(fmt::format("{}: reads activations of width {}, but site {} of {} has width {}{}", sae.path, sae.width,
-                            name(sites[0]), o.data.model, model.site_width(sites[0]),
-                            sae.location.model.empty() ? "" : "; it was trained on " + sae.location.model));
-  return {.name = sae.name.empty() ? fmt::format("{}.{} {}", name(sites[0]), layers[0], format_width(sae.latents))
-                                   : sae.name,
-          .site = sites[0],
-          .layer = layers[0],
-          .width = sae.width,
-          .latents = sae.latents,
-          .l0 = sae.l0,
-          .load = [sae] { return load_sae(sae); }};
-}
 
 // Rows of one forward pass: enough to keep the products busy, few enough to stay in the cache.
 constexpr int64_t kRowsOfAPass = 2048;
@@ -82,7 +59,7 @@ void run_eval(const EvalOptions& o) {
   for (const std::string& path : o.saes)
     for (const SaeFile& sae : list_saes(path)) saes.push_back(sae);
   std::vector<EvaluationTarget> targets;
-  for (const SaeFile& sae : saes) targets.push_back(locate(sae, o, model));
+  for (const SaeFile& sae : saes) targets.push_back(locate_sae(sae, o.layer, o.site, model, o.data.model));
 
   TokenStreamOptions s = o.data.stream(dir, model.config(), o.common);
   s.split = o.split == "all" ? TokenStreamOptions::Split::kAll : TokenStreamOptions::Split::kHeldOut;
