@@ -10,7 +10,7 @@ constexpr int kThreads = 64;  // few: so that as many multiprocessors as there a
 constexpr int kRows = 8;      // that a thread has under way at once
 
 // A thread owns a latent, so that its rows come in order.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 16)
     add_examples_kernel(ExampleTables tables, const float* f, const int32_t* rows, int64_t n, int64_t latents,
                         int32_t T, uint64_t seed) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;

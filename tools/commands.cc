@@ -10,6 +10,8 @@ void add_commands(CLI::App& app) {
   app.require_subcommand(1);
   add_train(app);
   add_eval(app);
+  add_report(app);
+  add_features(app);
   add_activations(app);
   add_tokenize(app);
   add_info(app);

@@ -50,5 +50,7 @@ void add_doctor(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_reference(CLI::App& app);
+void add_report(CLI::App& app);
+void add_features(CLI::App& app);
 
 }  // namespace gsae
