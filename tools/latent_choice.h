@@ -21,7 +21,7 @@ struct LatentChoice {
 };
 
 // A latent that is active on more of the tokens than this says little by where it is active.
-constexpr double kDense = 0.1;
+constexpr double kDense = 0.01;
 
 // By a LatentChoice:
 //   top     those that carry most of x_hat: by the sum of f, which is the length of what a latent adds to x_hat, as

@@ -30,7 +30,7 @@ function heading() {
     models.length ? models.join(", ") : null].filter(Boolean).join(" · ");
   for (const r of DATA.runs)
     for (const note of r.notes) $("notes").append(el("p", { class: "note" }, several ? `${r.name}: ${note}` : note));
-  $("footer").append(`Written by gemma_sae ${DATA.version}. `, ...DATA.runs.map((r) => el("span", {}, `${r.path}${r.settings.tokens ? `: ${short(r.settings.tokens)} tokens, seed ${r.settings.seed}, ${r.settings.preset}` : ""}. `)));
+  $("footer").append(`Written by gemma_sae ${DATA.version}. Press / to search the latents; arrow keys move through their list.`);
 }
 
 const FIGURES = [
@@ -56,7 +56,7 @@ function evaluation() {
   else {
     const shown = FIGURES.filter(([key]) => measured.some((s) => s.evaluation[key] !== undefined));
     const rows = measured.map((s) => el("tr", {}, el("th", { scope: "row" }, s.label), el("td", {}, s.latents.toLocaleString("en")), el("td", {}, s.target_l0 ? short(s.target_l0, 4) : "–"),
-      ...shown.map(([key]) => { const [value, error] = figure(s.evaluation, key); return el("td", {}, value, error ? el("small", {}, " " + error) : ""); })));
+      ...shown.map(([key]) => { const [value, error] = figure(s.evaluation, key); return el("td", {}, value, error ? el("small", {}, error) : ""); })));
     const e = measured[0].evaluation, same = measured.every((s) => s.evaluation.tokens === e.tokens);
     body.append(el("div", { class: "card" }, el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Evaluation table" }, el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "SAE"), el("th", { scope: "col" }, "Latents"), el("th", { scope: "col" }, "Asked L0"),
       ...shown.map(([, title, formula]) => tip(el("th", { scope: "col" }, title), formula)))), el("tbody", {}, ...rows))),
@@ -88,11 +88,22 @@ function evaluation() {
     draw();
     figures.append(card);
   }
-  if (figures.children.length) body.append(figures);
+  for (const r of DATA.runs) figures.append(about(r));
+  body.append(figures);
+}
+// How a run was made.
+function about(r) {
+  const s = r.settings, list = el("dl", { class: "about" });
+  const data = [].concat(s.data || []).map((f) => String(f).split("/").pop()).join(", ");
+  for (const [name, value] of [["Folder", r.path], ["Model", s.model], ["Data", data], ["Tokens", s.tokens && s.tokens.toLocaleString("en")],
+    ["Steps", s.steps && `${s.steps.toLocaleString("en")} of ${s.batch.toLocaleString("en")} tokens`], ["Contexts", s.context && `${s.context} tokens`],
+    ["Recipe", s.preset && `${s.preset}, ${s.precision}, seed ${s.seed}`], ["State", r.is_run && (r.finished ? "finished" : "not finished")]])
+    if (value) list.append(el("dt", {}, name), el("dd", {}, String(value)));
+  return el("div", { class: "card chart" }, el("h3", {}, r.is_run ? "Run " : "SAE ", el("span", {}, r.name)), list);
 }
 
 const CURVES = [
-  ["loss", "Loss", "squared error + penalty"], ["l0", "L0", "dashed: the target"], ["fvu", "FVU", "of training batches"],
+  ["loss", "Loss", "squared error + penalty, against tokens seen"], ["l0", "L0", "dashed: the target"], ["fvu", "FVU", "of training batches"],
   ["dead", "Dead latents", "silent for long"], ["lambda", "λ", "coefficient of the penalty"], ["lr", "Learning rate", ""],
 ];
 function training() {

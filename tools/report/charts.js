@@ -114,7 +114,7 @@ function lineChart(title, detail, series, options) {
   if (!by || !bx) return chartCard(title, detail, el("p", { class: "muted" }, "nothing to draw"));
   const x = { at: scaleOf(bx[0], bx[1], L, W - R), ticks: ticks(bx[0], bx[1], 4) };
   const y = { at: scaleOf(by[0], by[1], H - B, T, log), ticks: log ? logTicks(by[0], by[1]) : ticks(by[0], by[1], 4) };
-  const g = frame(x, y, "tokens");
+  const g = frame(x, y);
   g.setAttribute("aria-label", title);
   for (const target of new Set(series.map((s) => s.target).filter((t) => t > 0)))
     g.append(svg("line", { class: "target", x1: L, x2: W - R, y1: y.at(target), y2: y.at(target) }));

@@ -78,6 +78,11 @@ function mostCommon(list) {
   return [...counts].sort((a, b) => b[1] - a[1]).map(([t]) => t);
 }
 
+// The commonest of some tokens, on a line.
+function hint(texts) {
+  return mostCommon(texts.map((t) => inline(t).trim() || "␣")).slice(0, 3).join(" · ") || "–";
+}
+
 function latentBrowser(sae, tools, body, wanted) {
   const known = new Map(sae.dashboards.map((l) => [l.id, l])), entries = sae.dashboards.map((l) => ({ l, ...searchText(l) }));
   const orders = {
@@ -112,7 +117,7 @@ function latentBrowser(sae, tools, body, wanted) {
     else hits.sort(orders[order.value]);
     list.replaceChildren(...hits.map(({ l, peaks }) => el("button", { type: "button", "data-id": l.id, "aria-current": l.id === current ? "true" : null, onclick: () => open(l.id) },
       el("div", { class: "id" }, String(l.id), el("span", {}, l.count ? percent(l.count / sae.seen.tokens) : "dead")),
-      el("div", { class: "hint mono" }, mostCommon(peaks).slice(0, 4).map((t) => inline(t).trim()).filter(Boolean).join(" · ") || "–"))));
+      el("div", { class: "hint mono" }, hint(peaks), l.raises.length ? ` → ${hint(l.raises.slice(0, 2).map(([t]) => tokenText(t)))}` : ""))));
     if (!hits.length) list.append(el("p", { class: "muted" }, "None of the latents of this page has that number or text."));
     return hits;
   }
