@@ -48,6 +48,8 @@ demo: setup
 	@echo "==> training an SAE on layer 3 of the demo model: 4k latents, L0 32, 2M tokens, into $(DEMO_OUT);"
 	@echo "==> then evaluating it on held-out text"
 	./gemma_sae train --model demo --layer 3 --width 4k --l0 32 --tokens 2M --context 256 --out $(DEMO_OUT)
+	@echo "==> a page about it: open $(DEMO_OUT)/report.html"
+	./gemma_sae report $(DEMO_OUT) --out $(DEMO_OUT)/report.html
 
 # 18 SAEs over one forward pass of the model.
 demo-suite: setup
@@ -122,7 +124,7 @@ clean:
 
 help:
 	@echo "make            builds ./gemma_sae, with CUDA where nvcc is"
-	@echo "make demo       installs what is missing, builds, trains and evaluates an SAE on the bundled model"
+	@echo "make demo       installs what is missing, builds, trains and evaluates an SAE on the bundled model, writes a report"
 	@echo "make demo-suite the same for 18 SAEs over one forward pass: six layers, three sites"
 	@echo "make test       every test: a release build, the sanitizers with the emulated GPU, the build for GPUs"
 	@echo "make bench      the benchmarks; BENCH=REGEX chooses programs, BENCH_ARGS=... is handed to each"

@@ -65,12 +65,15 @@ function evaluation() {
   }
   const figures = el("div", { class: "charts pair" });
   if (measured.length > 1) {
-    const place = (s) => `${s.site}.${s.layer} ${s.latents}`, places = [...new Set(measured.map(place))];
+    const place = (s) => `${s.site} of layer ${s.layer}, ${s.latents.toLocaleString("en")} latents`, places = [...new Set(measured.map(place))];
     const points = (key) => measured.filter((s) => s.evaluation[key] && s.evaluation[key].value !== null).map((s) => ({
       x: s.evaluation.l0.value, y: s.evaluation[key].value, color: COLORS[places.indexOf(place(s)) % COLORS.length],
       tip: `${s.label}\nL0 ${short(s.evaluation.l0.value)}, ${short(s.evaluation[key].value)}` }));
     figures.append(scatterChart("FVU", "against L0", points("fvu"), "L0"));
     if (points("delta_loss").length) figures.append(scatterChart("Δ loss", "against L0", points("delta_loss"), "L0"));
+    if (places.length > 1 && places.length <= 24)
+      figures.append(el("div", { class: "card chart" }, el("h3", {}, "SAEs ", el("span", {}, "by place and width")), el("ul", { class: "keys" },
+        ...places.map((name, i) => { const item = el("li", {}, el("i"), name); item.style.setProperty("--c", COLORS[i % COLORS.length]); return item; }))));
   }
   const counted = DATA.saes.map((s) => ({ s, d: (s.evaluation && s.evaluation.density) || (s.seen && s.seen.density) })).filter((x) => x.d);
   if (counted.length) {
@@ -80,7 +83,7 @@ function evaluation() {
       const chart = chartCard("Density", "latents by log10 of the share of tokens on which they fire",
         histogram(d.latents.map((count, i) => ({ low: edges[i], high: edges[i + 1], count })), {
           title: "density histogram", tip: (b) => `10^${b.low} to 10^${b.high}: ${b.count} latents`,
-          ticks: edges.filter((v) => Number.isInteger(v)).map((v) => [(v - edges[0]) / span, String(v).replace("-", "−")]) }, false, [400, 216]));
+          ticks: edges.filter((v) => Number.isInteger(v)).map((v) => [(v - edges[0]) / span, String(v).replace("-", "−")]) }, false, [DATA.saes.length === 1 ? 620 : 400, 216]));
       if (counted.length > 1) chart.prepend(choose);
       card.replaceChildren(chart);
     };
@@ -121,7 +124,7 @@ function training() {
   tools.append(scale);
   if (trained.length > 1) {
     const chips = trained.map((s) => {
-      const chip = el("button", { type: "button", "aria-pressed": on.has(s), onclick: () => { on.has(s) ? on.delete(s) : on.add(s); chip.setAttribute("aria-pressed", on.has(s)); draw(); } }, el("i"), s.label);
+      const chip = el("button", { type: "button", "aria-pressed": String(on.has(s)), onclick: () => { on.has(s) ? on.delete(s) : on.add(s); chip.setAttribute("aria-pressed", on.has(s)); draw(); } }, el("i"), s.label);
       chip.style.setProperty("--c", s.color);
       return chip;
     });
@@ -138,7 +141,7 @@ function latents() {
     body.append(el("p", { class: "muted" }, "This page has no latents: there is no SAE yet, or --latents none was given."));
     return;
   }
-  const [, hash, id] = decodeURIComponent(location.hash).match(/^#(.*)\/(\d+)$/) || [];
+  const [, hash, id] = start.match(/^#(.*)\/(\d+)$/) || [];
   const choose = el("select", { "aria-label": "SAE" }, ...looked.map((s, i) => el("option", { value: i }, s.label)));
   choose.value = String(Math.max(0, looked.findIndex((s) => s.key === hash)));
   const about = el("p", { class: "muted", style: "margin-bottom:14px" });
@@ -153,8 +156,11 @@ function latents() {
   show(id === undefined ? undefined : Number(id));
 }
 
+// Where a link leads: to a section, or to a latent ("#res.3/4k/l0_32/17"). There is nothing to scroll to before.
+const start = (() => { try { return decodeURIComponent(location.hash); } catch { return ""; } })();
 theme();
 heading();
 evaluation();
 training();
 latents();
+if (start) ($(start.slice(1)) || $("latents")).scrollIntoView({ behavior: "instant" });

@@ -96,7 +96,7 @@ function latentBrowser(sae, tools, body, wanted) {
   body.append(el("div", { class: "browser" }, list, place));
   let current = null;
 
-  function open(id, focus) {
+  function open(id, focus, first) {
     if (!known.has(id)) return;
     current = id;
     place.replaceChildren(dashboard(known.get(id), sae, open, known));
@@ -107,7 +107,7 @@ function latentBrowser(sae, tools, body, wanted) {
       const top = button.offsetTop - list.offsetTop;
       if (top < list.scrollTop || top > list.scrollTop + list.clientHeight - 50) list.scrollTop = top - 60;
     }
-    history.replaceState(null, "", `#${encodeURIComponent(sae.key)}/${id}`);
+    if (!first) try { history.replaceState(null, "", `#${encodeURIComponent(sae.key)}/${id}`); } catch { /* not of a file, in some browsers */ }
     if (focus) place.querySelector("h3").focus({ preventScroll: false });
   }
   function fill() {
@@ -138,6 +138,6 @@ function latentBrowser(sae, tools, body, wanted) {
     search.focus();
   };
   const hits = fill();
-  if (wanted !== undefined && known.has(wanted)) open(wanted);
-  else if (hits.length) open(hits[0].l.id);
+  if (wanted !== undefined && known.has(wanted)) open(wanted, false, true);
+  else if (hits.length) open(hits[0].l.id, false, true);
 }
