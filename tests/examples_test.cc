@@ -220,7 +220,7 @@ TEST_P(ExamplesOf, EqualContextsBeyondThePlaces) {
 // The ends of what f32 holds, and their exact bins.
 TEST_P(ExamplesOf, TakeEveryFiniteValue) {
   const float largest = std::numeric_limits<float>::max(), least = std::numeric_limits<float>::denorm_min();
-  for (const std::vector<float>& f : {std::vector<float>{least, 0x1p-126f, 0x1.fffffep-126f},
+  for (const std::vector<float>& f : {std::vector<float>{least, 0x1.8p-127f, 0x1p-126f, 0x1.fffffep-126f},
                                       {least, largest},
                                       {largest, least},
                                       {1, std::nextafter(1.0f, 0.0f)},
