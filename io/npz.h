@@ -44,8 +44,6 @@ struct NpzEntry {
 };
 std::vector<NpzEntry> list_npz(const std::string& path);
 
-bool is_npz(const std::string& path);  // starts with a zip signature
-
 // One f32 array to write; the data is not copied.
 struct NpzMember {
   std::string name;  // without ".npy"

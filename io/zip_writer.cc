@@ -17,6 +17,7 @@ constexpr uint16_t kUtf8Names = 1 << 11;
 constexpr uint16_t kTime = 0, kDate = 1 << 5 | 1;  // 1980-01-01 00:00, as numpy writes it
 constexpr uint16_t kMade = 3 << 8;                 // on Unix: the attributes below are a file's mode
 constexpr uint32_t kMode = 0100644u << 16;
+constexpr uint16_t kPadding = 0x4246;        // "FB"
 constexpr uint32_t kElsewhere = 0xffffffff;  // the value is in the zip64 field
 
 template <class... T> std::string pack(T... values) {
@@ -32,7 +33,8 @@ void ZipWriter::write(std::string_view bytes) {
   offset_ += bytes.size();
 }
 
-void ZipWriter::add(const std::string& name, std::initializer_list<std::string_view> pieces) {
+void ZipWriter::add(const std::string& name, std::initializer_list<std::string_view> pieces, uint64_t alignment) {
+  CHECKF(alignment >= 1 && alignment <= 4096, "zip: alignment {}", alignment);
   CHECKF(!name.empty() && name.size() < 0x10000, "zip: a name of {} bytes", name.size());
   uint64_t size = 0;
   uLong crc = crc32_z(0, nullptr, 0);
@@ -57,7 +59,13 @@ void ZipWriter::add(const std::string& name, std::initializer_list<std::string_v
                 length, static_cast<uint16_t>(extra));
   };
 
-  const std::string local = field(sizes);
+  std::string local = field(sizes);
+  if (alignment > 1) {  // an extra field that nobody knows, as PyTorch pads
+    constexpr uint64_t kHeader = 30, kField = 4;
+    const uint64_t content = begin + kHeader + length + local.size() + kField;
+    const std::string padding((alignment - content % alignment) % alignment, '\0');
+    local += pack(kPadding, static_cast<uint16_t>(padding.size())) + padding;
+  }
   write(pack(uint32_t{0x04034b50}) + common(local.size()) + name + local);
   for (const std::string_view p : pieces) write(p);
 

@@ -19,8 +19,10 @@ class ZipWriter {
   // Sizes and offsets of `zip64_from` and more are written in zip64 form; tests lower it.
   explicit ZipWriter(OutputFile& file, uint64_t zip64_from = 0xffffffff) : file_(file), zip64_from_(zip64_from) {}
 
-  void add(const std::string& name, std::initializer_list<std::string_view> pieces);  // one after the other
-  void finish();                                                                      // then commit the file
+  // The pieces one after the other, their first byte at a multiple of `alignment` of the file (1: anywhere), up to
+  // 4096.
+  void add(const std::string& name, std::initializer_list<std::string_view> pieces, uint64_t alignment = 1);
+  void finish();  // then commit the file
 
  private:
   void write(std::string_view bytes);

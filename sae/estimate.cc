@@ -35,4 +35,11 @@ std::vector<int64_t> density_histogram(const std::vector<int64_t>& fired, int64_
   return bins;
 }
 
+std::vector<float> densities(const std::vector<int64_t>& fired, int64_t tokens) {
+  std::vector<float> parts(fired.size());
+  for (size_t i = 0; i < fired.size() && tokens > 0; ++i)
+    parts[i] = static_cast<float>(double(fired[i]) / double(tokens));
+  return parts;
+}
+
 }  // namespace gsae

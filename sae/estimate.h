@@ -35,4 +35,7 @@ constexpr int kDensityBins = 14;
 constexpr double kLowestDensity = -7, kDensityBinWidth = 0.5;  // log10
 std::vector<int64_t> density_histogram(const std::vector<int64_t>& fired, int64_t tokens);
 
+// The part of the tokens on which each latent fired.
+std::vector<float> densities(const std::vector<int64_t>& fired, int64_t tokens);
+
 }  // namespace gsae

@@ -6,6 +6,7 @@
 
 #include "kernels/context.h"
 #include "kernels/memory.h"
+#include "sae/sae_description.h"
 #include "sae/sae_location.h"
 #include "sae/sae_parameters.h"
 
@@ -19,15 +20,30 @@ struct LoadedSae {
   std::string path;  // of the file or folder it was read from
 };
 
-// Reads SAEs from
-//   - params.npz of Gemma Scope or ours: W_enc (d, F), W_dec (F, d), b_enc (F), b_dec (d),
-//     threshold (F), any float dtype; with our config.json beside it, if there is one
-//   - a SAELens folder: cfg.json and sae_weights.safetensors, architecture jumprelu. A decoder bias
-//     that is subtracted from the input is folded: b_enc - b_dec W_enc
-//   - a folder that holds such files at any depth, a whole training run for instance: all of them
-//     in the order of their paths, checkpoints/ left aside
-// An Error names the file and what is wrong: missing arrays, shapes that do not fit each other,
-// NaN or infinity, negative thresholds, an architecture or a normalisation that is not supported.
+// The formats that SAEs are read from, and of those that are written; docs/formats.md describes each:
+//   gemma-scope          params.npz: W_enc (d, F), W_dec (F, d), b_enc (F), b_dec (d), threshold (F), any float dtype;
+//                        with our config.json beside it, if there is one
+//   gemma-scope-2        params.safetensors: the same in lower case, with config.json; read only
+//   saelens              a folder with cfg.json and sae_weights.safetensors, architecture jumprelu
+//   dictionary-learning  ae.pt, a JumpReluAutoEncoder, with config.json
+//   circuit-tracer       layer_N.safetensors: W_enc (F, d), activation_function.threshold
+std::vector<std::string> sae_formats(bool written = false);
+
+std::string sae_file_names();  // what a folder of each holds, for messages
+
+// Where an SAE lies, and in which format.
+struct SaePlace {
+  std::string path;  // what load_saes() reads it from, and it alone
+  std::string format;
+};
+// Those directly in a folder, none below it. format: of this one only.
+std::vector<SaePlace> saes_in(const std::string& dir, const std::string& format = "");
+std::string parameters_file(const SaePlace& place);
+
+// Reads an SAE from its file or folder; of a folder that holds SAEs at any depth, a whole training run for instance,
+// all of them in the order of their paths, checkpoints/ left aside. A decoder bias that is subtracted from the input is
+// folded: b_enc - b_dec W_enc. An Error names the file and what is wrong: missing arrays, shapes that do not fit each
+// other, NaN or infinity, negative thresholds, an architecture or a normalisation that is not supported.
 std::vector<LoadedSae> load_saes(const std::string& path);
 
 // One of them without its parameters, to know what comes before there is room for it.
@@ -37,32 +53,19 @@ struct SaeFile {
   int64_t width = 0, latents = 0;  // d, F
   std::string name = {};           // that a training run gave it; empty: none
   double l0 = 0;                   // that it was trained for; 0: not said
+  std::string format = {};         // empty: what it looks like
 };
-// What load_saes() would read, in its order. What is wrong beyond a shape, a location or a setting is found by it
-// alone.
-std::vector<SaeFile> list_saes(const std::string& path);
+// What load_saes() would read, in its order; format: of this one only. What is wrong beyond a shape, a location or a
+// setting is found by load_sae() alone.
+std::vector<SaeFile> list_saes(const std::string& path, const std::string& format = "");
 LoadedSae load_sae(const SaeFile& file);
 
 // Uploads the parameters to the context's device, if they are not there.
 void move_to_device(Context& ctx, LoadedSae& sae);
 
-// What config.json says beside params.npz. Zero or empty: not said.
-struct SaeDescription {
-  SaeLocation location;
-  std::string name;  // in the run's train.jsonl
-  std::string preset;
-  double l0 = 0;          // asked for
-  double lambda = 0;      // of the penalty at the end
-  double average_l0 = 0;  // reached, on held-out text
-  int64_t tokens = 0;     // trained on
-  uint64_t seed = 0;
-  double input_scale = 0;  // C, already folded into the parameters
-};
-
-// Writes DIR/params.npz and then DIR/config.json, each whole or not at all, creating DIR. `params`
-// is folded and on the cpu.
-void write_sae_folder(const std::string& dir, const SaeParameters& params, const SaeDescription& description);
-// DIR/config.json alone: what is known about the SAE has changed.
-void write_sae_description(const std::string& dir, const SaeParameters& params, const SaeDescription& description);
+// Writes a folded SAE, on the cpu, into DIR, which is created; each file whole or not at all. An Error for a format
+// that says what is not known of it.
+void write_sae_folder(const std::string& dir, const SaeParameters& params, const SaeDescription& description,
+                      const std::string& format = "gemma-scope");
 
 }  // namespace gsae

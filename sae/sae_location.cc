@@ -1,5 +1,7 @@
 #include "sae/sae_location.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <charconv>
 #include <filesystem>
@@ -13,8 +15,8 @@ namespace {
 using Names = std::pair<std::string_view, std::string_view>;
 
 constexpr std::array kTransformerLens{
-    Names{"hook_resid_pre", "pre"}, Names{"attn.hook_z", "att"},     Names{"hook_attn_out", "attn_out"},
-    Names{"hook_mlp_out", "mlp"},   Names{"hook_resid_post", "res"},
+    Names{"hook_resid_pre", "pre"}, Names{"attn.hook_z", "att"},  Names{"hook_attn_out", "attn_out"},
+    Names{"mlp.hook_in", "mlp_in"}, Names{"hook_mlp_out", "mlp"}, Names{"hook_resid_post", "res"},
 };
 // Gemma 2 norms what attention and MLP return: TransformerLens' hooks lie behind that norm, and so
 // does the module here; model.layers.L.mlp itself is another place.
@@ -92,6 +94,19 @@ SaeLocation location_of_hook(std::string_view hook) {
   if (site.empty()) return {};
   at.site = site;
   return at;
+}
+
+std::string transformer_lens_hook(const SaeLocation& at) {
+  for (const auto& [hook, site] : kTransformerLens)
+    if (at.site == site) return fmt::format("blocks.{}.{}", at.layer, hook);
+  return {};
+}
+
+std::string transformers_hook(const SaeLocation& at) {
+  const Names* last = nullptr;  // the form that says whether it is the input or the output
+  for (const Names& names : kTransformers)
+    if (at.site == names.second) last = &names;
+  return last ? fmt::format("model.layers.{}.{}", at.layer, last->first) : "";
 }
 
 SaeLocation location_of_path(const std::string& path) {

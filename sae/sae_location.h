@@ -22,6 +22,10 @@ struct SaeLocation {
 // site of ours say nothing.
 SaeLocation location_of_hook(std::string_view hook);
 
+// The hooks of a layer's site, by both names; empty for a site that has none.
+std::string transformer_lens_hook(const SaeLocation& at);
+std::string transformers_hook(const SaeLocation& at);
+
 // Of the folders that a file lies in: ours (mlp/layer_20/width_16k/average_l0_71/) and Gemma Scope's
 // (gemma-scope-2b-pt-res/layer_20/...), the hub cache's names included.
 SaeLocation location_of_path(const std::string& path);

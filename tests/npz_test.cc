@@ -8,6 +8,7 @@
 #include <cstring>
 #include <random>
 
+#include "io/zip_reader.h"
 #include "io/zip_writer.h"
 #include "tests/files.h"
 #include "tests/paths.h"
@@ -74,10 +75,10 @@ TEST(Npz, Lists) {
 }
 
 TEST(Npz, IsNpz) {
-  EXPECT_TRUE(is_npz(kData + "stored.npz"));
-  EXPECT_FALSE(is_npz(kData + "fortran.npy"));
-  EXPECT_FALSE(is_npz(kData));
-  EXPECT_FALSE(is_npz(kData + "absent"));
+  EXPECT_TRUE(is_zip(kData + "stored.npz"));
+  EXPECT_FALSE(is_zip(kData + "fortran.npy"));
+  EXPECT_FALSE(is_zip(kData));
+  EXPECT_FALSE(is_zip(kData + "absent"));
 }
 
 TEST(Npz, WritesWhatItReads) {

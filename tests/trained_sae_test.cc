@@ -64,7 +64,7 @@ TEST(TrainedSae, IsReadBackWhereItIs) {
   const Trained trained(7);
   TrainedSae sae({.run = dir.path()}, description("mlp", 3, "mlp.3/2/l0_70"), 2);
   sae.write(ctx, trained.params, 71);
-  sae.add_evaluation(65.2, evaluation());
+  sae.add_evaluation(65.2, {}, evaluation());
   EXPECT_EQ(sae.path(), dir / "layer_3/width_2/average_l0_65");
   EXPECT_EQ(read_json(sae.path() + "/config.json").at("average_l0"), 65.2);
   EXPECT_EQ(read_json(sae.path() + "/eval.json").at("l0"), 1);
@@ -103,7 +103,7 @@ TEST(TrainedSae, TwoOfOneNameBothSurvive) {
   EXPECT_EQ(write(71), at + "71_3");
 
   const auto evaluate = [&](size_t i, double l0) {
-    saes[i].add_evaluation(l0, evaluation());
+    saes[i].add_evaluation(l0, {}, evaluation());
     return saes[i].path();
   };
   EXPECT_EQ(evaluate(0, 71.2), at + "71");    // its own name still

@@ -12,6 +12,8 @@ void add_commands(CLI::App& app) {
   add_eval(app);
   add_report(app);
   add_features(app);
+  add_export(app);
+  add_import(app);
   add_activations(app);
   add_tokenize(app);
   add_info(app);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <string_view>
 #include <vector>
@@ -11,8 +12,10 @@
 #include "io/mapped_file.h"
 #include "io/npz.h"
 #include "io/safetensors.h"
+#include "io/torch_zip.h"
+#include "io/zip_reader.h"
 #include "kernels/check.h"
-#include "sae/sae_location.h"
+#include "sae/sae_file.h"
 
 namespace gsae {
 namespace {
@@ -65,6 +68,20 @@ Json describe_npz(const std::string& path) {
   return {{"path", path}, {"kind", "npz"}, {"bytes", bytes}, {"arrays", arrays}};
 }
 
+Json describe_torch(const std::string& path) {
+  const TorchFile file(path);
+  constexpr std::array kTypes{"F64", "F32", "F16", "BF16"};
+  Json arrays = Json::array();
+  uint64_t bytes = 0;
+  for (const auto& [name, t] : file.tensors()) {
+    const uint64_t n = static_cast<uint64_t>(t.size()) * bytes_of(t.type);
+    arrays.push_back(
+        {{"name", name}, {"dtype", kTypes[static_cast<size_t>(t.type)]}, {"shape", t.shape}, {"bytes", n}});
+    bytes += n;
+  }
+  return {{"path", path}, {"kind", "torch"}, {"bytes", bytes}, {"arrays", arrays}};
+}
+
 Json describe_npy(const std::string& path) {
   const MappedFile file(path);
   const NpyHeader h = parse_npy(path, file.data(), file.size(), true);
@@ -76,39 +93,39 @@ Json describe_npy(const std::string& path) {
 }
 
 bool is_data_file(const fs::path& p) {
-  return is_file(p) && (p.extension() == ".safetensors" || p.extension() == ".npz" || p.extension() == ".npy");
+  return is_file(p) && (p.extension() == ".safetensors" || p.extension() == ".npz" || p.extension() == ".npy" ||
+                        p.extension() == ".pt");
 }
 Json describe_file(const std::string& path) {
-  if (is_npz(path)) return describe_npz(path);
+  if (path.ends_with(".pt") || path.ends_with(".pth")) return describe_torch(path);
+  if (is_zip(path)) return describe_npz(path);
   if (path.ends_with(".npy")) return describe_npy(path);
   if (path.ends_with(".safetensors")) return describe_safetensors(path);
   throw Error(
-      fmt::format("{}: not a kind of file that info knows: .safetensors, .npz, .npy, or the folder of a model, a "
+      fmt::format("{}: not a kind of file that info knows: .safetensors, .npz, .npy, .pt, or the folder of a model, a "
                   "training run or an SAE",
                   path));
 }
 
-bool is_saelens(const fs::path& dir) { return is_file(dir / "cfg.json") && is_file(dir / "sae_weights.safetensors"); }
-bool is_sae_folder(const fs::path& dir) { return is_file(dir / "params.npz") || is_saelens(dir); }
-
-// d and latents, if there is a matrix W_enc (d, latents).
-void add_sizes(Json& out, const Json& arrays) {
+// d and latents, if there is an encoder (d, latents); circuit-tracer keeps it transposed.
+void add_sizes(Json& out, const Json& arrays, const std::string& format) {
   for (const Json& a : arrays) {
-    if (a["name"] != "W_enc" || a["shape"].size() != 2) continue;
-    out["d"] = a["shape"][0];
-    out["latents"] = a["shape"][1];
+    if ((a["name"] != "W_enc" && a["name"] != "w_enc") || a["shape"].size() != 2) continue;
+    const bool transposed = format == "circuit-tracer";
+    out["d"] = a["shape"][transposed];
+    out["latents"] = a["shape"][!transposed];
   }
 }
 
-Json describe_sae(const std::string& dir) {
-  Json out{{"path", dir}, {"kind", "sae"}};
-  const bool saelens = !is_file(fs::path(dir) / "params.npz");
-  const Json file =
-      saelens ? describe_safetensors(dir + "/sae_weights.safetensors") : describe_npz(dir + "/params.npz");
-  const Json& arrays = file[saelens ? "tensors" : "arrays"];
-  out["format"] = saelens ? "saelens" : "gemma-scope";
-  add_sizes(out, arrays);
-  if (const SaeLocation at = location_of_path(fs::absolute(dir).string()); at.layer >= 0) {
+Json describe_sae(const SaePlace& place) {
+  const std::string parameters = parameters_file(place), dir = fs::path(parameters).parent_path().string();
+  Json out{{"path", fs::path(parameters).filename().string().starts_with("layer_") ? parameters : dir},
+           {"kind", "sae"}};
+  const Json file = describe_file(parameters);
+  const Json& arrays = file[file.contains("tensors") ? "tensors" : "arrays"];
+  out["format"] = place.format;
+  add_sizes(out, arrays, place.format);
+  if (const SaeLocation at = location_of_path(fs::absolute(parameters).string()); at.layer >= 0) {
     if (!at.model.empty()) out["model"] = at.model;
     if (!at.site.empty()) out["site"] = at.site;
     out["layer"] = at.layer;
@@ -116,7 +133,9 @@ Json describe_sae(const std::string& dir) {
   if (is_transcoder_path(dir)) out["transcoder"] = true;
   out["bytes"] = file["bytes"];
   out["arrays"] = arrays;
-  for (const auto& [key, name] : {std::pair{"config", saelens ? "cfg.json" : "config.json"}, {"eval", "eval.json"}})
+  if (file.contains("metadata")) out["metadata"] = file["metadata"];
+  for (const auto& [key, name] :
+       {std::pair{"config", place.format == "saelens" ? "cfg.json" : "config.json"}, {"eval", "eval.json"}})
     if (is_file(fs::path(dir) / name)) out[key] = read_json(dir + "/" + name);
   return out;
 }
@@ -138,7 +157,7 @@ Json summary(const Json& sae, const fs::path& root) {
 }
 
 void find_saes(const fs::path& dir, const fs::path& root, int depth, Json& found) {
-  if (is_sae_folder(dir)) found.push_back(summary(describe_sae(dir.string()), root));
+  for (const SaePlace& place : saes_in(dir.string())) found.push_back(summary(describe_sae(place), root));
   if (depth == kDeepest) return;
   for (const fs::path& p : sorted_entries(dir)) {
     std::error_code ignored;
@@ -180,8 +199,8 @@ Json describe_folder(const std::string& dir) {
   if (saes.empty() && files.empty())
     throw Error(
         fmt::format("{}: holds nothing that info knows: no model (config.json), no training run (train.jsonl), no SAE "
-                    "(params.npz, or cfg.json with sae_weights.safetensors), no .safetensors, .npz or .npy",
-                    dir));
+                    "({}), no .safetensors, .npz, .npy or .pt",
+                    dir, sae_file_names()));
   Json out{{"path", dir}, {"kind", "folder"}};
   if (!saes.empty()) out["saes"] = saes;
   if (!files.empty()) out["files"] = files;
@@ -194,7 +213,7 @@ Json describe(const std::string& path) {
   std::error_code ignored;
   if (!fs::is_directory(path, ignored)) return describe_file(path);
   if (is_file(fs::path(path) / "train.jsonl") && is_file(fs::path(path) / "config.json")) return describe_run(path);
-  if (is_sae_folder(path)) return describe_sae(path);
+  if (const auto saes = saes_in(path); saes.size() == 1) return describe_sae(saes[0]);
   if (is_model_folder(path)) return describe_model(path);
   return describe_folder(path);
 }

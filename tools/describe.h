@@ -10,8 +10,9 @@ namespace gsae {
 //   safetensors   metadata, tensors (name, dtype, shape, bytes)
 //   npz           arrays (name, dtype, shape, bytes, stored_bytes)
 //   npy           dtype, shape
+//   torch         .pt: arrays
 //   model         a Hugging Face checkpoint: its config's sizes, files, parameters, what is missing
-//   sae           params.npz or SAELens' files: d, latents, where it belongs, its config and evaluation
+//   sae           in any format of sae/sae_file.h: d, latents, where it belongs, its config and evaluation
 //   run           a training run: config, last line of the log, results
 //   folder        the SAEs and data files below it
 //

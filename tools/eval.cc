@@ -96,8 +96,7 @@ void run_eval(const EvalOptions& o) {
 void add_eval(CLI::App& app) {
   auto o = std::make_shared<EvalOptions>();
   CLI::App* command = app.add_subcommand("eval", "measures SAEs on held-out text; without --sae, the model itself");
-  command->add_option("--sae", o->saes,
-                      "our folder, a Gemma Scope params.npz, or a SAELens folder; several in one run");
+  command->add_option("--sae", o->saes, "our folder, or an SAE in any format that import reads; several in one run");
   o->data.dtype = "f32";  // what is reported should not depend on the rounding of the model
   o->data.add(*command);
   command->add_option("--layer", o->layer, "where the SAE reads, if its file does not say");

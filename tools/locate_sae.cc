@@ -6,20 +6,38 @@
 
 namespace gsae {
 
+SaeLocation located(const SaeFile& sae, const std::string& layer, const std::string& site) {
+  SaeLocation at = sae.location;
+  if (!site.empty()) {
+    const auto sites = parse_sites(site);
+    if (sites.size() != 1) throw UsageError(fmt::format("--site {}: an SAE reads one site", site));
+    const std::string given = name(sites[0]);
+    if (!at.site.empty() && at.site != given)
+      throw UsageError(fmt::format("--site {}, but {} reads site {}", given, sae.path, at.site));
+    at.site = given;
+  }
+  if (!layer.empty()) {
+    const int64_t given = parse_whole("--layer", layer, 0, 1'000'000);
+    if (at.layer >= 0 && at.layer != given)
+      throw UsageError(fmt::format("--layer {}, but {} reads layer {}", given, sae.path, at.layer));
+    at.layer = given;
+  }
+  return at;
+}
+
 EvaluationTarget locate_sae(const SaeFile& sae, const std::string& layer, const std::string& site, const Gemma2& model,
                             const std::string& model_name) {
-  if (layer.empty() && sae.location.layer < 0)
+  const SaeLocation at = located(sae, layer, site);
+  if (at.layer < 0)
     throw UsageError(fmt::format("{}: its file does not say which layer it reads; give --layer", sae.path));
-  if (site.empty() && sae.location.site.empty())
+  if (at.site.empty())
     throw UsageError(fmt::format("{}: its file does not say which site it reads; give --site", sae.path));
   const std::string trained_on = sae.location.model.empty() ? "" : "; it was trained on " + sae.location.model;
-  if (layer.empty() && sae.location.layer >= model.config().layers)
-    throw Error(fmt::format("{}: reads layer {}, but {} has layers 0 to {}{}", sae.path, sae.location.layer, model_name,
+  if (layer.empty() && at.layer >= model.config().layers)
+    throw Error(fmt::format("{}: reads layer {}, but {} has layers 0 to {}{}", sae.path, at.layer, model_name,
                             model.config().layers - 1, trained_on));
-  const auto layers = parse_layers(layer.empty() ? std::to_string(sae.location.layer) : layer, model.config());
-  const auto sites = parse_sites(site.empty() ? sae.location.site : site);
-  if (layers.size() != 1 || sites.size() != 1)
-    throw UsageError("--layer and --site: an SAE reads one layer and one site");
+  const auto layers = parse_layers(std::to_string(at.layer), model.config());
+  const auto sites = parse_sites(at.site);
   if (sae.width != model.site_width(sites[0]))
     throw Error(fmt::format("{}: reads activations of width {}, but site {} of {} has width {}{}", sae.path, sae.width,
                             name(sites[0]), model_name, model.site_width(sites[0]), trained_on));

@@ -52,5 +52,7 @@ void add_plan(CLI::App& app);
 void add_reference(CLI::App& app);
 void add_report(CLI::App& app);
 void add_features(CLI::App& app);
+void add_export(CLI::App& app);
+void add_import(CLI::App& app);
 
 }  // namespace gsae

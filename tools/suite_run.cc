@@ -354,6 +354,7 @@ class SuiteRun {
     s.l0 = sae.recipe.target_l0;
     s.lambda = pass.outcomes[i].lambda;
     s.tokens = pass.steps_done * run_.plan.batch;
+    s.context = run_.model_folder.empty() ? 0 : run_.options.data.context;
     s.seed = run_.options.common.seed;
     s.input_scale = sae.input_scale;
     return s;

@@ -196,7 +196,8 @@ void train_on_model(const TrainOptions& o) {
       for (size_t i = 0; i < results.size(); ++i) {
         nlohmann::ordered_json j = to_json(e);
         j.update(to_json(e, i));
-        results[i].add_evaluation(e.saes[i].metrics.l0.value, j);
+        results[i].add_evaluation(e.saes[i].metrics.l0.value,
+                                  densities(e.saes[i].metrics.fired, e.saes[i].metrics.tokens), j);
       }
       progress.clear();
       print(stdout, evaluation_table(e, targets));

@@ -70,8 +70,9 @@ EvaluationTarget TrainedSae::target() const {
           .load = [file] { return load_sae(file); }};
 }
 
-void TrainedSae::add_evaluation(double l0, const nlohmann::ordered_json& evaluation) {
+void TrainedSae::add_evaluation(double l0, std::vector<float> density, const nlohmann::ordered_json& evaluation) {
   description_.average_l0 = l0;
+  description_.density = std::move(density);
   write_file(path_ + "/eval.json", evaluation.dump(1) + "\n");
   Arena shapes;
   write_sae_description(path_, SaeParameters(shapes, width_, latents_), description_);

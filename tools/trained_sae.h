@@ -38,8 +38,8 @@ class TrainedSae {
   // Once written.
   const std::string& path() const { return path_; }
   EvaluationTarget target() const;  // reads it back
-  // Adds eval.json and what it says about the L0, which the folder is named after.
-  void add_evaluation(double l0, const nlohmann::ordered_json& evaluation);
+  // Adds eval.json, the density of each latent, and what they say about the L0, which the folder is named after.
+  void add_evaluation(double l0, std::vector<float> density, const nlohmann::ordered_json& evaluation);
 
  private:
   std::string parent(const std::string& dir) const;
