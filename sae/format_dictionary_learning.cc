@@ -120,7 +120,7 @@ void write(const std::string& dir, const SaeParameters& params, const SaeDescrip
   trainer["trained_with"] = std::string("gemma_sae ") + GSAE_VERSION;
   nlohmann::ordered_json buffer{{"d_submodule", params.width()},
                                 {"io", s.location.site == "att" || s.location.site == "pre" ? "in" : "out"}};
-  if (s.context > 0) buffer["ctx_len"] = s.context;
+  buffer["ctx_len"] = s.context > 0 ? nlohmann::ordered_json(s.context) : nullptr;  // which SAELens asks for
   write_file(dir + "/config.json", nlohmann::ordered_json{{"trainer", trainer}, {"buffer", buffer}}.dump(1) + "\n");
 }
 

@@ -163,7 +163,7 @@ TEST_F(HostileTorch, PicklesThatMakeNoSense) {
   expect(kProto + "}" + byte(1) + byte(2) + "s.", "a key of its state dict");
   expect(kProto + "}(" + str("a") + "u.", "without a value");
   expect(kProto + "}u.", "a mark that is not there");
-  expect(kProto + "}(s.", "takes a value");
+  expect(kProto + "}s.", "takes a value");
   expect(kProto + "(}(\x85.", "a mark stands");
   expect(kProto + "h\1.", "recalls value 1");
   expect(kProto + "q\1.", "remembers");
