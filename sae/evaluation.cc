@@ -1,6 +1,7 @@
 #include "sae/evaluation.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "kernels/checkf.h"
@@ -26,6 +27,12 @@ template <class T> void upload(Context& ctx, Tensor t, const std::vector<T>& hos
   copy(ctx, t, view(const_cast<T*>(host.data()), {t.size()}));
   ctx.synchronize();  // the host's memory may go
 }
+
+// 0, 1, 2-3, 4-7, ...: the first tokens of a context differ most, so that the buckets grow with the position.
+size_t position_bucket(int32_t position) {
+  return static_cast<size_t>(std::bit_width(static_cast<uint32_t>(position)));
+}
+int64_t first_position(size_t bucket) { return bucket == 0 ? 0 : int64_t{1} << (bucket - 1); }
 
 // What the contexts of one batch add to the sums.
 struct ContextSums {
@@ -106,6 +113,9 @@ void SaeEvaluation::add_to_host(Context& ctx, const CountedRows& counted, const 
   for (size_t i = 0; i < fired.size(); ++i) fired_[i] += fired[i];
 
   std::vector<ContextSums> contexts(static_cast<size_t>(counted.contexts));
+  size_t buckets = 0;
+  for (const int32_t p : counted.position) buckets = std::max(buckets, position_bucket(p) + 1);
+  std::vector<ContextSums> at(contexts.size() * buckets);  // (contexts, buckets)
   for (int64_t r = 0; r < n; ++r) {
     ContextSums& c = contexts[static_cast<size_t>(counted.context[r])];
     const double* m = metrics.data() + r * kReconstructionMetrics;
@@ -116,6 +126,20 @@ void SaeEvaluation::add_to_host(Context& ctx, const CountedRows& counted, const 
     c.centred += m[kCentredSquare];
     if (norm > 0 && hat > 0) c.cosine += m[kDot] / (norm * hat);
     if (norm > 0) c.norm_ratio += hat / norm, c.with_norm += 1;
+    if (buckets == 0) continue;
+    ContextSums& b = at[static_cast<size_t>(counted.context[r]) * buckets + position_bucket(counted.position[r])];
+    b.tokens += 1;
+    b.l0 += l0[static_cast<size_t>(r)];
+    b.error += m[kErrorSquare];
+    b.centred += m[kCentredSquare];
+  }
+  positions_.resize(std::max(positions_.size(), buckets));
+  for (size_t i = 0; i < at.size(); ++i) {
+    if (at[i].tokens == 0) continue;
+    Positions& p = positions_[i % buckets];
+    p.tokens += static_cast<int64_t>(at[i].tokens);
+    p.l0.add(at[i].l0, at[i].tokens);
+    p.fvu.add(at[i].error, at[i].centred);
   }
   for (const ContextSums& c : contexts) {
     if (c.tokens == 0) continue;
@@ -136,6 +160,9 @@ SaeMetrics SaeEvaluation::result() const {
   m.tokens = tokens_, m.contexts = contexts_;
   m.l0 = l0_.result(), m.mse = mse_.result(), m.cosine = cosine_.result(), m.norm_ratio = norm_ratio_.result();
   m.fired = fired_;
+  for (size_t i = 0; i < positions_.size(); ++i)
+    if (const Positions& p = positions_[i]; p.tokens > 0)
+      m.by_position.push_back({first_position(i), first_position(i + 1) - 1, p.tokens, p.l0.result(), p.fvu.result()});
   // sum |x - mean|^2 = sum |x - centre|^2 - N |mean - centre|^2
   double shift = 0;
   for (size_t i = 0; i < sum_.size() && tokens_ > 0; ++i) {

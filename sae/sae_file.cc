@@ -25,9 +25,9 @@ const SaeFormat& format_named(const std::string& name) {
 }
 
 // Every SAE at or below `dir`. Folders are few: a run holds one level each for site, layer, width and L0.
-void find_saes(const std::string& dir, const std::string& format, int depth, std::vector<SaePlace>& found) {
+void find_saes(const std::string& dir, const std::string& format, int depth, std::vector<SaeSource>& found) {
   constexpr int kDeepest = 6;
-  for (SaePlace& place : saes_in(dir, format)) found.push_back(std::move(place));
+  for (SaeSource& place : saes_in(dir, format)) found.push_back(std::move(place));
   if (depth == kDeepest) return;
   std::vector<fs::path> folders;
   std::error_code ignored;  // a folder that may not be read holds nothing for us
@@ -37,7 +37,7 @@ void find_saes(const std::string& dir, const std::string& format, int depth, std
   for (const fs::path& folder : folders) find_saes(folder.string(), format, depth + 1, found);
 }
 
-SaePlace place_of_file(const std::string& file, const std::string& format) {
+SaeSource place_of_file(const std::string& file, const std::string& format) {
   for (const SaeFormat* f : kFormats)
     if (std::string path; (format.empty() || format == f->name) && f->takes(file, path))
       return {path, std::string(f->name)};
@@ -46,14 +46,14 @@ SaePlace place_of_file(const std::string& file, const std::string& format) {
                           format.empty() ? sae_file_names() : std::string(format_named(format).files)));
 }
 
-std::vector<SaePlace> places(const std::string& path, const std::string& format) {
+std::vector<SaeSource> places(const std::string& path, const std::string& format) {
   if (!format.empty()) format_named(format);
   std::error_code ignored;
   if (!fs::exists(path, ignored))
     throw Error(fmt::format("{}: no such file or folder; an SAE is {}, or a folder that holds such files", path,
                             sae_file_names()));
   if (!fs::is_directory(path, ignored)) return {place_of_file(path, format)};
-  std::vector<SaePlace> found;
+  std::vector<SaeSource> found;
   find_saes(path, format, 0, found);
   if (found.empty())
     throw Error(fmt::format("{}: holds no SAE: no {}, here or in the folders below", path,
@@ -61,7 +61,7 @@ std::vector<SaePlace> places(const std::string& path, const std::string& format)
   return found;
 }
 
-LoadedSae load(const SaePlace& place) { return format_named(place.format).load(place.path); }
+LoadedSae load(const SaeSource& place) { return format_named(place.format).load(place.path); }
 
 }  // namespace
 
@@ -78,27 +78,27 @@ std::string sae_file_names() {
   return text;
 }
 
-std::vector<SaePlace> saes_in(const std::string& dir, const std::string& format) {
+std::vector<SaeSource> saes_in(const std::string& dir, const std::string& format) {
   for (const SaeFormat* f : kFormats) {
     if (!format.empty() && format != f->name) continue;
-    std::vector<SaePlace> found;
+    std::vector<SaeSource> found;
     for (std::string& path : f->find(dir)) found.push_back({std::move(path), std::string(f->name)});
     if (!found.empty()) return found;
   }
   return {};
 }
 
-std::string parameters_file(const SaePlace& place) { return format_named(place.format).parameters(place.path); }
+std::string parameters_file(const SaeSource& place) { return format_named(place.format).parameters(place.path); }
 
 std::vector<LoadedSae> load_saes(const std::string& path) {
   std::vector<LoadedSae> saes;
-  for (const SaePlace& place : places(path, "")) saes.push_back(load(place));
+  for (const SaeSource& place : places(path, "")) saes.push_back(load(place));
   return saes;
 }
 
 std::vector<SaeFile> list_saes(const std::string& path, const std::string& format) {
   std::vector<SaeFile> saes;
-  for (const SaePlace& place : places(path, format)) {
+  for (const SaeSource& place : places(path, format)) {
     saes.push_back(format_named(place.format).list(place.path));
     saes.back().format = place.format;
   }
@@ -106,7 +106,7 @@ std::vector<SaeFile> list_saes(const std::string& path, const std::string& forma
 }
 
 LoadedSae load_sae(const SaeFile& file) {
-  return load(file.format.empty() ? places(file.path, "").at(0) : SaePlace{file.path, file.format});
+  return load(file.format.empty() ? places(file.path, "").at(0) : SaeSource{file.path, file.format});
 }
 
 void move_to_device(Context& ctx, LoadedSae& sae) {

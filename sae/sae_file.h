@@ -32,13 +32,13 @@ std::vector<std::string> sae_formats(bool written = false);
 std::string sae_file_names();  // what a folder of each holds, for messages
 
 // Where an SAE lies, and in which format.
-struct SaePlace {
+struct SaeSource {
   std::string path;  // what load_saes() reads it from, and it alone
   std::string format;
 };
 // Those directly in a folder, none below it. format: of this one only.
-std::vector<SaePlace> saes_in(const std::string& dir, const std::string& format = "");
-std::string parameters_file(const SaePlace& place);
+std::vector<SaeSource> saes_in(const std::string& dir, const std::string& format = "");
+std::string parameters_file(const SaeSource& place);
 
 // Reads an SAE from its file or folder; of a folder that holds SAEs at any depth, a whole training run for instance,
 // all of them in the order of their paths, checkpoints/ left aside. A decoder bias that is subtracted from the input is

@@ -9,6 +9,7 @@
 #include "tests/paths.h"
 #include "tests/threads.h"
 #include "tools/evaluate.h"
+#include "tools/evaluation_summary.h"
 #include "tools/lay_out.h"
 
 namespace gsae::test {
@@ -339,19 +340,68 @@ TEST(Eval, TheTableOfASuite) {
             R"(LM loss 2.500 ± 0.010 nats per token (perplexity 12.18), 2040 tokens in 8 contexts of 256
 9999 tokens without BOS, EOS and padding in 40 contexts; ± standard error over contexts
 
-               asked L0            L0                FVU       delta loss        recovered    dead
+               asked L0            L0                FVU       delta loss        recovered    dead     dominated in
 res.0/128/60         64  60.00 ± 0.12  0.50000 ± 0.00070  0.1250 ± 0.0030  0.9700 ± 0.0010  0.78 %
 att.3/64/40           -  40.00 ± 0.12  0.20000 ± 0.00070  0.1250 ± 0.0030  0.9700 ± 0.0010  1.56 %
-res.3/32/50           -  50.00 ± 0.12  0.40000 ± 0.00070  0.1250 ± 0.0030  0.9700 ± 0.0010  3.12 %
+res.3/32/50           -  50.00 ± 0.12  0.40000 ± 0.00070  0.1250 ± 0.0030  0.9700 ± 0.0010  3.12 %  FVU, delta loss
 res.3/64/8.25         8   8.25 ± 0.12  0.31000 ± 0.00070  0.1250 ± 0.0030  0.9700 ± 0.0010  1.56 %
-res.3/64/31          32  31.00 ± 0.12  0.11000 ± 0.00070  0.1250 ± 0.0030  0.9700 ± 0.0010  1.56 %
+res.3/64/31          32  31.00 ± 0.12  0.11000 ± 0.00070  0.1250 ± 0.0030  0.9700 ± 0.0010  1.56 %       delta loss
 
 L0: mean count of f > 0
 FVU: sum |x_hat - x|^2 / sum |x - mean x|^2
 delta loss: L_spliced - L_clean
 recovered: (L_zero - L_spliced) / (L_zero - L_clean)
 dead: latents that never fired here
+dominated in: another SAE of this place has no more L0 and no more of it, and less of one
 )");
+  // By place, by layer; and by position, the mean of all.
+  for (Evaluation::Sae& sae : e.saes)
+    sae.metrics.by_position = {{1, 1, 40, {2, 0}, {0.5, 0}}, {2, 3, 80, sae.metrics.l0, sae.metrics.fvu}};
+  EXPECT_EQ(evaluation_summaries(e, targets), R"(
+position  tokens  mean L0  mean FVU
+1             40        2       0.5
+2-3           80    37.85     0.304
+
+place  SAEs  mean L0  mean FVU  mean delta loss  mean recovered
+res.0     1       60       0.5            0.125            0.97
+att.3     1       40       0.2            0.125            0.97
+res.3     3    29.75   0.27333            0.125            0.97
+)");
+  const auto j = summaries_to_json(e, targets);
+  EXPECT_EQ(j["by_layer"].size(), 3u);
+  EXPECT_EQ(j["by_layer"][2]["saes"], 3);
+  EXPECT_EQ(j["by_layer"][2]["layer"], 3);
+  std::vector<bool> fvu, delta;
+  for (const auto& sae : j["pareto"]) fvu.push_back(sae["dominated_in_fvu"]), delta.push_back(sae["dominated_in_delta_loss"]);
+  EXPECT_EQ(fvu, (std::vector<bool>{false, false, false, true, false}));
+  EXPECT_EQ(delta, (std::vector<bool>{true, false, false, true, false}));
+}
+
+// Sums over the positions are those of all: L0 exactly, the FVU but for the mean that it is about. Positions without a
+// counted token (BOS) have no line.
+TEST(Eval, ByPosition) {
+  const TempFolder dir;
+  const CommandResult r = run_eval({"--sae", kGolden + "params.npz", "--layer", "3", "--site", "res", "--contexts", "8",
+                                    "--no-losses", "--json", dir / "e.json"});
+  ASSERT_EQ(r.status, 0) << r.err;
+  const auto sae = read_json(dir / "e.json").at("saes").at(0);
+  const auto& positions = sae.at("by_position");
+  ASSERT_EQ(positions.size(), 8u);  // 1, 2-3, ..., 128-255
+  EXPECT_EQ(positions[0].at("from"), 1);
+  EXPECT_EQ(positions[0].at("tokens"), 8);
+  EXPECT_EQ(positions[7].at("from"), 128);
+  EXPECT_EQ(positions[7].at("to"), 255);
+  double tokens = 0, l0 = 0, fvu_low = 1, fvu_high = 0;
+  for (const auto& p : positions) {
+    const double n = p.at("tokens");
+    tokens += n, l0 += n * value(p.at("l0"));
+    fvu_low = std::min(fvu_low, value(p.at("fvu"))), fvu_high = std::max(fvu_high, value(p.at("fvu")));
+  }
+  EXPECT_EQ(tokens, sae.at("tokens").get<double>());
+  EXPECT_NEAR(l0 / tokens, value(sae.at("l0")), 1e-9);
+  EXPECT_LT(fvu_low, value(sae.at("fvu")));
+  EXPECT_GT(fvu_high, value(sae.at("fvu")));
+  EXPECT_NE(r.out.find("128-255"), std::string::npos) << r.out;
 }
 
 TEST(Eval, NothingToEvaluateOn) {

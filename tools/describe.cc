@@ -117,7 +117,7 @@ void add_sizes(Json& out, const Json& arrays, const std::string& format) {
   }
 }
 
-Json describe_sae(const SaePlace& place) {
+Json describe_sae(const SaeSource& place) {
   const std::string parameters = parameters_file(place), dir = fs::path(parameters).parent_path().string();
   Json out{{"path", fs::path(parameters).filename().string().starts_with("layer_") ? parameters : dir},
            {"kind", "sae"}};
@@ -157,7 +157,7 @@ Json summary(const Json& sae, const fs::path& root) {
 }
 
 void find_saes(const fs::path& dir, const fs::path& root, int depth, Json& found) {
-  for (const SaePlace& place : saes_in(dir.string())) found.push_back(summary(describe_sae(place), root));
+  for (const SaeSource& place : saes_in(dir.string())) found.push_back(summary(describe_sae(place), root));
   if (depth == kDeepest) return;
   for (const fs::path& p : sorted_entries(dir)) {
     std::error_code ignored;

@@ -8,6 +8,7 @@
 #include "sae/sae_file.h"
 #include "tools/data_options.h"
 #include "tools/evaluate.h"
+#include "tools/evaluation_summary.h"
 #include "tools/locate_sae.h"
 #include "tools/memory_plan.h"
 
@@ -39,6 +40,7 @@ void write_json(const EvalOptions& o, const std::vector<std::string>& files, con
     s.update(to_json(e, i));
     j["saes"].push_back(std::move(s));
   }
+  if (!targets.empty()) j.update(summaries_to_json(e, targets));
   write_file(o.json, j.dump(1) + "\n");
 }
 
@@ -88,6 +90,7 @@ void run_eval(const EvalOptions& o) {
   if (const auto done = stream.statistics(); done.skipped > 0)
     progress.note(fmt::format("skipped {} malformed documents, the first {}", done.skipped, done.first_skipped));
   fmt::print("{}", evaluation_table(e, targets));
+  if (!targets.empty()) fmt::print("{}", evaluation_summaries(e, targets));
   if (!o.json.empty()) write_json(o, s.files, e, saes, targets);
 }
 

@@ -173,7 +173,7 @@ class Evaluator {
   void load(const TokenBatch& batch) {
     const GemmaConfig& c = model_.config();
     const int64_t n = batch.sequences * batch.context;
-    index_host_.clear(), context_of_.clear();
+    index_host_.clear(), context_of_.clear(), position_of_.clear();
     predicted_.assign(static_cast<size_t>(batch.sequences), 0);
     for (int64_t r = 0; r < n; ++r) {
       const int32_t token = batch.tokens[static_cast<size_t>(r)];
@@ -182,6 +182,7 @@ class Evaluator {
       if (token == c.bos || token == c.eos || token == c.pad) continue;
       index_host_.push_back(static_cast<int32_t>(r));
       context_of_.push_back(static_cast<int32_t>(sequence));
+      position_of_.push_back(static_cast<int32_t>(r % batch.context));
     }
     sequences_ = batch.sequences, length_ = batch.context;
     tokens_host_ = batch.tokens;
@@ -255,7 +256,7 @@ class Evaluator {
             .layer = targets_[i].layer,
             .edits = edits,
             .call = [this, i, edits](Context& ctx, Tensor rows) {
-              saes_[i].add(ctx, rows, {index_, context_of_, sequences_}, memory_.workspace, edits);
+              saes_[i].add(ctx, rows, {index_, context_of_, sequences_, position_of_}, memory_.workspace, edits);
             }};
   }
 
@@ -291,7 +292,7 @@ class Evaluator {
 
   // Of the batch at hand.
   int64_t sequences_ = 0, length_ = 0;
-  std::vector<int32_t> tokens_host_, index_host_, context_of_;
+  std::vector<int32_t> tokens_host_, index_host_, context_of_, position_of_;
   std::vector<int64_t> predicted_;
   Tensor tokens_, index_;
 };

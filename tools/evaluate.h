@@ -92,5 +92,7 @@ nlohmann::ordered_json to_json(const Evaluation& e, size_t target);  // that of 
 // A table for a terminal, with standard errors; the targets are those evaluated. Up to four SAEs are a column each;
 // more are a row each, by place, width and L0, the figures of a Pareto front below each other.
 std::string evaluation_table(const Evaluation& e, std::span<const EvaluationTarget> targets);
+// Two more: L0 and FVU by position in the context; and, if there are several, by place. There is at least one SAE.
+std::string evaluation_summaries(const Evaluation& e, std::span<const EvaluationTarget> targets);
 
 }  // namespace gsae

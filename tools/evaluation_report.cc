@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "tools/evaluate.h"
+#include "tools/evaluation_summary.h"
 
 namespace gsae {
 
@@ -64,6 +65,12 @@ nlohmann::ordered_json to_json(const Evaluation& e, size_t target) {
     j["loss_recovered"] = to_json(loss.recovered_zero);
     j["loss_recovered_mean_ablation"] = to_json(loss.recovered_mean);
   }
+  if (!m.by_position.empty()) {
+    j["by_position"] = nlohmann::ordered_json::array();
+    for (const PositionMetrics& p : m.by_position)
+      j["by_position"].push_back(
+          {{"from", p.from}, {"to", p.to}, {"tokens", p.tokens}, {"l0", to_json(p.l0)}, {"fvu", to_json(p.fvu)}});
+  }
   std::vector<double> edges;
   for (int i = 0; i <= kDensityBins; ++i) edges.push_back(kLowestDensity + i * kDensityBinWidth);
   j["density"] = {{"log10_edges", edges}, {"latents", density_histogram(m.fired, m.tokens)}};
@@ -71,6 +78,27 @@ nlohmann::ordered_json to_json(const Evaluation& e, size_t target) {
 }
 
 namespace {
+
+// Columns beside each other, the first to the left.
+std::string lay_out(const std::vector<std::vector<std::string>>& lines) {
+  std::vector<size_t> widths;
+  for (const auto& line : lines) {
+    widths.resize(std::max(widths.size(), line.size()));
+    for (size_t c = 0; c < line.size(); ++c) widths[c] = std::max(widths[c], columns_in(line[c]));
+  }
+  std::string out;
+  for (const auto& line : lines) {
+    std::string text = fmt::format("{:<{}}", line[0], widths[0]);
+    for (size_t c = 1; c < line.size(); ++c) text += "  " + pad(line[c], widths[c]);
+    text.erase(text.find_last_not_of(' ') + 1);
+    out += text + "\n";
+  }
+  return out;
+}
+
+std::string name(const Dominated& d) {
+  return d.fvu && d.delta_loss ? "FVU, delta loss" : d.fvu ? "FVU" : d.delta_loss ? "delta loss" : "";
+}
 
 using Sae = Evaluation::Sae;
 
@@ -137,23 +165,18 @@ std::string rows_of_saes(const Evaluation& e, std::span<const EvaluationTarget> 
   };
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return key(a) < key(b); });
 
+  const std::vector<Dominated> dominated = pareto(e, targets);
   std::vector<std::vector<std::string>> lines{{"", "asked L0"}};
   for (const Figure& column : columns) lines[0].push_back(column.name);
+  lines[0].push_back("dominated in");
   for (const size_t i : order) {
     lines.push_back({targets[i].name, targets[i].l0 > 0 ? fmt::format("{:g}", targets[i].l0) : "-"});
     for (const Figure& column : columns) lines.back().push_back(column.cell(e.saes[i]));
+    lines.back().push_back(name(dominated[i]));
   }
-  std::vector<size_t> widths(lines[0].size());
-  for (const auto& line : lines)
-    for (size_t c = 0; c < line.size(); ++c) widths[c] = std::max(widths[c], columns_in(line[c]));
-  std::string out;
-  for (const auto& line : lines) {
-    out += fmt::format("{:<{}}", line[0], widths[0]);
-    for (size_t c = 1; c < line.size(); ++c) out += "  " + pad(line[c], widths[c]);
-    out += "\n";
-  }
+  std::string out = lay_out(lines);
   for (const Figure& column : columns) out += fmt::format("\n{}: {}", column.name, column.formula);
-  return out + "\n";
+  return out + "\ndominated in: another SAE of this place has no more L0 and no more of it, and less of one\n";
 }
 
 }  // namespace
@@ -170,6 +193,49 @@ std::string evaluation_table(const Evaluation& e, std::span<const EvaluationTarg
                      e.has_losses() && e.loss_contexts < e.contexts ? fmt::format(" in {} contexts", e.contexts) : "");
   constexpr size_t kMostColumns = 4;  // of a terminal's width
   return out + (e.saes.size() <= kMostColumns ? columns_of_saes(e, targets) : rows_of_saes(e, targets));
+}
+
+std::string evaluation_summaries(const Evaluation& e, std::span<const EvaluationTarget> targets) {
+  std::string out;
+  constexpr size_t kMostColumns = 4;
+  const auto range = [](const PositionMetrics& p) {
+    return p.from == p.to ? std::to_string(p.from) : fmt::format("{}-{}", p.from, p.to);
+  };
+  if (const auto& first = e.saes.at(0).metrics.by_position; !first.empty()) {  // all SAEs have the same tokens
+    std::vector<std::vector<std::string>> lines{{"position", "tokens"}};
+    for (const PositionMetrics& p : first) lines.push_back({range(p), std::to_string(p.tokens)});
+    if (e.saes.size() <= kMostColumns) {
+      for (size_t i = 0; i < e.saes.size(); ++i) {
+        const auto& positions = e.saes[i].metrics.by_position;
+        const std::string of = e.saes.size() == 1 ? "" : " of " + targets[i].name;
+        lines[0].insert(lines[0].end(), {"L0" + of, "FVU" + of});
+        for (size_t k = 0; k < positions.size(); ++k)
+          lines[k + 1].insert(lines[k + 1].end(), {with_error(positions[k].l0), with_error(positions[k].fvu)});
+      }
+    } else {
+      lines[0].insert(lines[0].end(), {"mean L0", "mean FVU"});
+      for (size_t k = 0; k < first.size(); ++k) {
+        double l0 = 0, fvu = 0;
+        for (const auto& sae : e.saes)
+          l0 += sae.metrics.by_position[k].l0.value, fvu += sae.metrics.by_position[k].fvu.value;
+        lines[k + 1].insert(lines[k + 1].end(), {fmt::format("{:.5g}", l0 / double(e.saes.size())),
+                                                 fmt::format("{:.5g}", fvu / double(e.saes.size()))});
+      }
+    }
+    out += "\n" + lay_out(lines);
+  }
+  const std::vector<PlaceSummary> places = by_place(e, targets);
+  if (places.size() < 2) return out;
+  std::vector<std::vector<std::string>> lines{{"place", "SAEs", "mean L0", "mean FVU"}};
+  if (e.has_losses()) lines[0].insert(lines[0].end(), {"mean delta loss", "mean recovered"});
+  for (const PlaceSummary& p : places) {
+    lines.push_back({fmt::format("{}.{}", name(p.site), p.layer), std::to_string(p.saes), fmt::format("{:.5g}", p.l0),
+                     fmt::format("{:.5g}", p.fvu)});
+    if (e.has_losses())
+      lines.back().insert(lines.back().end(),
+                          {fmt::format("{:.5g}", p.delta_loss), fmt::format("{:.5g}", p.loss_recovered)});
+  }
+  return out + "\n" + lay_out(lines);
 }
 
 }  // namespace gsae
