@@ -38,10 +38,10 @@ struct SaeMetrics {
 
 // The rows of one batch that count: their places in it and the context that each belongs to.
 struct CountedRows {
-  Tensor index;                       // (n) i32, on the device, ascending
-  std::span<const int32_t> context;   // (n) 0, 1, ... within the batch, ascending
-  int64_t contexts = 0;               // of the batch
-  std::span<const int32_t> position;  // (n) within the context; empty: not asked for
+  Tensor index;                            // (n) i32, on the device, ascending
+  std::span<const int32_t> context;        // (n) 0, 1, ... within the batch, ascending
+  int64_t contexts = 0;                    // of the batch
+  std::span<const int32_t> position = {};  // (n) within the context; empty: not asked for
 };
 
 // Device memory that the SAEs of an evaluation share: for batches of up to `rows` rows, SAEs of up to
