@@ -64,10 +64,12 @@ TEST(TrainedSae, IsReadBackWhereItIs) {
   const Trained trained(7);
   TrainedSae sae({.run = dir.path()}, description("mlp", 3, "mlp.3/2/l0_70"), 2);
   sae.write(ctx, trained.params, 71);
-  sae.add_evaluation(65.2, {}, evaluation());
+  sae.add_evaluation(65.2, {0.5f, 0}, evaluation());
   EXPECT_EQ(sae.path(), dir / "layer_3/width_2/average_l0_65");
   EXPECT_EQ(read_json(sae.path() + "/config.json").at("average_l0"), 65.2);
   EXPECT_EQ(read_json(sae.path() + "/eval.json").at("l0"), 1);
+  EXPECT_EQ(read_sae_description(sae.path(), 2).density, (std::vector<float>{0.5f, 0}));
+  EXPECT_ERROR(read_sae_description(sae.path(), 3), "densities of 3 latents");
   const EvaluationTarget target = sae.target();
   EXPECT_EQ(target.name, "mlp.3/2/l0_70");
   EXPECT_EQ(target.site, Site::kMlp);
