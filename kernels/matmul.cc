@@ -4,6 +4,7 @@
 #include "kernels/convert.h"
 #include "kernels/cpu.h"
 #include "kernels/dispatch.h"
+#include "kernels/few_rows.h"
 #include "kernels/parallel.h"
 
 namespace gsae {
@@ -166,6 +167,7 @@ void cpu::matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions o) 
 }
 
 void cpu::linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights) {
+  if (has_few_rows(x)) return linear_few_rows(ctx, out, x, weights);
   const int64_t n = x.dim[0], k = x.dim[1], columns = out.dim[1];
   const bool narrow = x.dtype == DType::kBF16 && has_bf16_products();
   const DType dtype = narrow ? DType::kBF16 : DType::kF32;

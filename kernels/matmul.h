@@ -43,6 +43,9 @@ void matmul(Context& ctx, Tensor out, Tensor a, Tensor b, MatmulOptions options 
 //                              in the context's workspace, so that a mapped bf16 checkpoint is
 //                              never copied whole. cuda: in the dtype of x; those that lie one behind the
 //                              other in memory are one product
+//
+// cpu: of up to 8 rows, as when text is generated, weights go by once as they are stored, at the memory's speed
+// (kernels/few_rows.h).
 void linear(Context& ctx, Tensor out, Tensor x, std::span<const Tensor> weights);
 
 // What cuBLASLt's heuristic chose, one line for each shape of product that ctx has computed; none on cpu.
