@@ -32,7 +32,8 @@ class Random {
     kResample,
     kInitModel,
     kSampleExamples,
-    kChooseLatents
+    kChooseLatents,
+    kSampleTokens
   };
 
   constexpr Random(uint64_t seed, Purpose purpose, uint64_t step = 0)

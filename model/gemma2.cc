@@ -20,13 +20,15 @@
 #include "kernels/rms_norm_residual.h"
 #include "kernels/rope.h"
 #include "kernels/softcap.h"
+#include "model/kv_cache.h"
 
 namespace gsae {
 
-// The hooks of one forward pass, and where it may stop.
+// The hooks of one forward pass, where it may stop, and the past of its sequences, if they have one.
 class Gemma2::Pass {
  public:
-  Pass(std::span<const Hook> hooks, int64_t layers, bool to_the_end) : hooks_(hooks) {
+  Pass(std::span<const Hook> hooks, int64_t layers, bool to_the_end, const KvCache* cache = nullptr)
+      : hooks_(hooks), cache_(cache) {
     for (const Hook& hook : hooks) {
       CHECKF(0 <= hook.layer && hook.layer < layers, "forward: hook at layer {}: the model has layers 0 to {}",
              hook.layer, layers - 1);
@@ -35,6 +37,7 @@ class Gemma2::Pass {
     if (to_the_end) last_ = place(Site::kAtt, layers);  // beyond: the head
   }
 
+  const KvCache* cache() const { return cache_; }
   bool goes_beyond(Site site, int64_t layer) const { return last_ > place(site, layer); }
   bool stops_before(Site site, int64_t layer) const { return last_ < place(site, layer); }
   bool taps(Site site, int64_t layer) const {
@@ -65,6 +68,7 @@ class Gemma2::Pass {
   static int64_t place(Site site, int64_t layer) { return layer * 6 + static_cast<int64_t>(site); }
 
   std::span<const Hook> hooks_;
+  const KvCache* cache_;
   int64_t last_ = -1;
 };
 
@@ -143,21 +147,36 @@ int64_t Gemma2::site_width(Site s) const {
 }
 
 // The part of the activations that these tokens take, with what no pass computes again.
-Gemma2::Activations Gemma2::prepare(Context& ctx, Activations& all, Tensor tokens) const {
+Gemma2::Activations Gemma2::prepare(Context& ctx, Activations& all, Tensor tokens, const KvCache* cache) const {
   CHECKF(tokens.rank == 2 && 0 < tokens.dim[0] && tokens.dim[0] <= all.B && 0 < tokens.dim[1] && tokens.dim[1] <= all.T,
          "forward: tokens {} must be (B, T), up to ({}, {})", tokens, all.B, all.T);
   CHECKF(all.h.dtype == compute_, "forward: activations laid out for {}, the model computes in {}", name(all.h.dtype),
          name(compute_));
-  if (!all.rope_is_filled) rope_table(ctx, all.rope, config_.rope_theta);
-  all.rope_is_filled = true;
+  if (cache) {
+    cache->angles(ctx, all.rope.rows(0, tokens.dim[1]));
+  } else if (!all.rope_is_filled) {
+    rope_table(ctx, all.rope, config_.rope_theta);
+  }
+  all.rope_is_filled = !cache;
   return all.part(tokens.dim[0], tokens.dim[1]);
 }
 
 void Gemma2::forward(Context& ctx, Activations& all, Tensor tokens, std::span<const Hook> hooks, Tensor nll,
                      Tensor logits) const {
   const Range range("forward");
-  const Pass pass(hooks, config_.layers, nll || logits);
-  const Activations a = prepare(ctx, all, tokens);
+  run(ctx, prepare(ctx, all, tokens), tokens, Pass(hooks, config_.layers, nll || logits), nll, logits);
+}
+
+void Gemma2::forward(Context& ctx, Activations& all, const KvCache& cache, Tensor tokens, std::span<const Hook> hooks,
+                     Tensor logits) const {
+  CHECKF(tokens.rank == 2 && tokens.dim[0] <= cache.sequences() && tokens.dim[1] == cache.count(),
+         "forward: tokens {}: the cache expects {} positions of up to {} sequences", tokens, cache.count(),
+         cache.sequences());
+  const Range range("forward");
+  run(ctx, prepare(ctx, all, tokens, &cache), tokens, Pass(hooks, config_.layers, true, &cache), {}, logits);
+}
+
+void Gemma2::run(Context& ctx, const Activations& a, Tensor tokens, const Pass& pass, Tensor nll, Tensor logits) const {
   if (pass.stops_before(Site::kPre, 0)) return;
   // x = E[token] * sqrt(d), the factor rounded as the published model rounds it
   const float root = std::sqrt(static_cast<float>(config_.width));
@@ -196,10 +215,11 @@ bool Gemma2::run_layer(Context& ctx, const Activations& a, int64_t layer, const 
   linear(ctx, a.qkv, a.h, std::array{w.q, w.k, w.v});
   rope_split(ctx, a.q, a.k, a.v, a.qkv, a.rope);
   // att = softmax(cap tanh(q . k scale / cap), masked) v
-  attention(ctx, a.att, a.q, a.k, a.v,
-            {.scale = static_cast<float>(c.query_scale),
-             .softcap = static_cast<float>(c.attention_cap),
-             .window = c.sliding[layer] ? c.window : 0});
+  const AttentionOptions options{.scale = static_cast<float>(c.query_scale),
+                                 .softcap = static_cast<float>(c.attention_cap),
+                                 .window = c.sliding[layer] ? c.window : 0};
+  if (pass.cache()) pass.cache()->attend(ctx, layer, a.att, a.q, a.k, a.v, options);
+  else attention(ctx, a.att, a.q, a.k, a.v, options);
   if (!pass.visit(ctx, Site::kAtt, layer, a.att, as_f32(a.qkv, {a.att.dim[0], a.att.dim[1]}))) return false;
 
   // x += norm_post_att(att Wo);  m = norm_pre_ffw(x)
@@ -245,7 +265,9 @@ void Gemma2::run_head(Context& ctx, const Activations& a, Tensor tokens, Tensor 
   weights_.require_finite_embedding(ctx);
   const float cap = static_cast<float>(config_.logit_cap);
   if (logits) {
-    linear(ctx, logits, a.h, std::array{weights_.embedding});
+    const int64_t n = a.B * a.T;
+    CHECKF(logits.rank == 2 && logits.dim[0] <= n, "forward: logits {} of {} rows", logits, n);
+    linear(ctx, logits, a.h.rows(n - logits.dim[0], n), std::array{weights_.embedding});
     if (cap > 0) softcap(ctx, logits, cap);
   }
   if (nll) {

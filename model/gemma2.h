@@ -12,6 +12,8 @@
 
 namespace gsae {
 
+class KvCache;
+
 // Called during the forward pass with the rows of a site, (n, width), f32 or bf16 as the model
 // computes it. If it edits, the pass goes on with what it leaves there, and the rows are f32: in
 // bf16 compute a copy of the sites that are bf16 (`att`, `mlp_in`), rounded back afterwards.
@@ -60,6 +62,7 @@ class Gemma2 {
 
   const GemmaConfig& config() const { return config_; }
   DType compute() const { return compute_; }
+  DType product() const { return product_; }  // of queries, keys and values
   const GemmaWeights& weights() const { return weights_; }
   int64_t site_width(Site s) const;
 
@@ -67,11 +70,16 @@ class Gemma2 {
   // i32, B up to a.B and T up to a.T. Several hooks at one site are called in the order given.
   //
   //   nll     (B, T) f32, or empty: -log p(tokens[b, t+1] | tokens[b, 0..t]); 0 at t = T - 1
-  //   logits  (B * T, V) f32, or empty: after the final softcap
+  //   logits  (m, V) f32, or empty: after the final softcap, of the last m of the B * T rows
   //
   // An Error if a hook's layer is not there, a token lies outside the vocabulary, or a weight that is
   // used for the first time is NaN or infinite.
   void forward(Context& ctx, Activations& a, Tensor tokens, std::span<const Hook> hooks, Tensor nll = {},
+               Tensor logits = {}) const;
+
+  // The same for the next positions of sequences whose past is in the cache, where these are put: tokens (b, count) of
+  // its first b sequences, for the count that cache.begin() was given.
+  void forward(Context& ctx, Activations& a, const KvCache& cache, Tensor tokens, std::span<const Hook> hooks,
                Tensor logits = {}) const;
 
   // The rest of such a pass from a layer on, to the same bits: a.x holds the rows that a hook at Site::kPre of that
@@ -81,7 +89,8 @@ class Gemma2 {
 
  private:
   class Pass;
-  Activations prepare(Context& ctx, Activations& a, Tensor tokens) const;
+  Activations prepare(Context& ctx, Activations& a, Tensor tokens, const KvCache* cache = nullptr) const;
+  void run(Context& ctx, const Activations& a, Tensor tokens, const Pass& pass, Tensor nll, Tensor logits) const;
   void run_layers(Context& ctx, int64_t first, const Activations& a, Tensor tokens, const Pass& pass, Tensor nll,
                   Tensor logits) const;
   bool run_layer(Context& ctx, const Activations& a, int64_t layer, const Pass& pass) const;
