@@ -134,6 +134,27 @@ std::string Tokenizer::piece(int32_t id) const {
   return state_->processor.IdToPiece(id);
 }
 
+std::string Tokenizer::text(int32_t id) const {
+  const auto& p = state_->processor;
+  const std::string piece = this->piece(id);
+  if (p.IsControl(id)) return "";
+  if (p.IsUnknown(id)) return " \xE2\x81\x87 ";  // as the library prints it
+  if (p.IsByte(id)) return std::string(1, static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16)));  // <0x0A>
+  constexpr std::string_view kSpace = "\xE2\x96\x81";
+  std::string text;
+  for (std::string_view rest = piece; !rest.empty();) {
+    const bool space = rest.starts_with(kSpace);
+    text += space ? ' ' : rest[0];
+    rest.remove_prefix(space ? kSpace.size() : 1);
+  }
+  return text;
+}
+
+int32_t Tokenizer::find(std::string_view piece) const {
+  const int id = state_->processor.PieceToId({piece.data(), piece.size()});
+  return state_->processor.IdToPiece(id) == piece ? id : -1;
+}
+
 int32_t Tokenizer::size() const { return state_->processor.GetPieceSize(); }
 
 int32_t Tokenizer::bos() const {

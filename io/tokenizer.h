@@ -20,8 +20,11 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text) const;
   std::string decode(const std::vector<int32_t>& ids) const;  // an Error for an id outside the vocabulary
   std::string piece(int32_t id) const;                        // as stored: "▁the", "<0x0A>", "<bos>"
-  int32_t size() const;                                       // of the vocabulary
-  int32_t bos() const;                                        // an Error if the vocabulary has none
+  // What it stands for within a text: " the", one byte of a character for <0x0A>, nothing for a control token.
+  std::string text(int32_t id) const;
+  int32_t find(std::string_view piece) const;  // its id; -1 if the vocabulary has none of that name
+  int32_t size() const;                        // of the vocabulary
+  int32_t bos() const;                         // an Error if the vocabulary has none
 
   // The end of the first stretch of text[begin..] that is encoded independently of what follows: the
   // ids of a text are those of its stretches, put together. About a word; text.size() at the latest.

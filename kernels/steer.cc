@@ -8,7 +8,7 @@
 
 namespace gsae {
 
-void steer(Context& ctx, Tensor x, const Steering& s) {
+void steer(Context& ctx, Tensor x, const SteeredLatents& s) {
   CHECKF(x.rank == 2 && x.dtype == DType::kF32, "steer: x {} must be f32 (n, d)", x);
   CHECKF(s.decoder.rank == 2 && s.decoder.dim[1] == x.dim[1] && s.decoder.dtype == DType::kF32,
          "steer: decoder {} must be f32 (k, {})", s.decoder, x.dim[1]);
@@ -23,7 +23,7 @@ void steer(Context& ctx, Tensor x, const Steering& s) {
   GSAE_DISPATCH(ctx.device(), steer(ctx, x, s));
 }
 
-void cpu::steer(Context&, Tensor x, const Steering& s) {
+void cpu::steer(Context&, Tensor x, const SteeredLatents& s) {
   const int64_t d = x.dim[1], k = s.decoder.dim[0];
   const float *decoder = s.decoder.data<float>(), *encoder = s.encoder.data<float>(), *bias = s.bias.data<float>(),
               *threshold = s.threshold.data<float>(), *amount = s.amount.data<float>(), *gain = s.gain.data<float>();

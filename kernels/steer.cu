@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kThreads) steer_kernel(float* x, Operands s, i
 
 }  // namespace
 
-void steer(Context& ctx, Tensor x, const Steering& s) {
+void steer(Context& ctx, Tensor x, const SteeredLatents& s) {
   const Range range("steer");
   const int64_t latents = s.decoder.dim[0];
   launch(steer_kernel, x.dim[0], kThreads, static_cast<size_t>(latents) * sizeof(float), ctx.cuda().stream,

@@ -42,9 +42,7 @@ void Generator::next(Context& ctx, std::span<const int32_t> ids) {
   CHECKF(static_cast<int64_t>(ids.size()) == n && cache_.length() > 0,
          "generate: {} tokens for {} sequences of {} positions", ids.size(), n, cache_.length());
   send(ctx, 1, ids);
-  graph_.run(ctx, [&] {
-    model_.forward(ctx, step_, cache_, tokens_.rows(0, n).reshape({n, 1}), hooks_, logits_);
-  });
+  graph_.run(ctx, [&] { model_.forward(ctx, step_, cache_, tokens_.rows(0, n).reshape({n, 1}), hooks_, logits_); });
   readback_.request(ctx, logits_);
 }
 

@@ -37,7 +37,7 @@ class Sampler {
 
   SamplingOptions options_;
   uint64_t seed_;
-  std::vector<int32_t> ids_;   // that are left, the most likely first where their order matters
+  std::vector<int32_t> ids_;    // that are left, the most likely first where their order matters
   std::vector<double> weight_;  // exp((logit - highest) / temperature) of each token
 };
 

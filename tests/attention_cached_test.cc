@@ -81,7 +81,7 @@ const std::vector<Case> kCases{
     {{"prime_ring", 1, 2, 2, 45, 16, {.scale = 0.25f, .window = 7}}, one_by_one(1, 45), 11},
     {{"window_one", 1, 3, 3, 12, 16, {.scale = 0.25f, .window = 1}}, one_by_one(2, 12), 1},
     {{"window_beyond_length", 1, 2, 1, 20, 128, {.scale = 0.1f, .window = 4096}}, one_by_one(5, 20), 20},
-    {{"pieces", 2, 4, 2, 97, 64, {.scale = 0.125f, .softcap = 50}, 3}, {33, 1, 40, 17, 1, 5}, 97},
+    {{"pieces", 1, 4, 2, 97, 64, {.scale = 0.125f, .softcap = 50}, 3}, {33, 1, 40, 17, 1, 5}, 97},
     {{"pieces_sliding", 1, 4, 2, 121, 64, {.scale = 0.125f, .softcap = 50, .window = 16}, 3}, {5, 40, 3, 60, 13}, 16},
     {{"pieces_longer_than_the_ring", 1, 2, 1, 70, 16, {.scale = 0.25f, .window = 5}}, {30, 30, 10}, 5},
     {{"odd_size", 1, 2, 1, 24, 5, {.scale = 1, .softcap = 2}}, {7, 1, 1, 12, 3}, 24},
@@ -116,12 +116,13 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionCached,
 
 // The definition of the whole, in doubles, whatever the steps. f32 arithmetic for bf16 operands too.
 TEST_P(AttentionCached, MatchesTheWhole) {
+  if (emulated(ctx) && c.whole.T > 500) GTEST_SKIP() << "too long for the emulation, whose parts are shorter anyway";
   const AttentionOperands x(c.whole, in);
   std::vector<double> want, bound;
   attention_reference(c.whole, x, Arithmetic::kF32, want, bound);
   auto y = run(ctx, c, x, in);
   expect_close(y, want, 0, 1, bound);
-  {
+  if (device == Device::kCpu) {
     const Threads threads(3);
     EXPECT_EQ(run(ctx, c, x, in), y);
   }
@@ -132,6 +133,7 @@ TEST_P(AttentionCached, MatchesTheWhole) {
 // Exact, but for an inverse and a product: equal scores average small integers. One key too many or too few shows.
 TEST_P(AttentionCached, EqualScoresAverage) {
   const AttentionCase& w = c.whole;
+  if (emulated(ctx) && (w.T > 60 || in == DType::kBF16)) GTEST_SKIP() << "long for the emulation";
   AttentionOperands x(w, in);
   std::fill(x.q.begin(), x.q.end(), 0.0f);
   x.v = integers(int64_t(x.v.size()), 3, -8, 8);

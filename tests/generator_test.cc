@@ -19,7 +19,9 @@ constexpr std::array kSites{Site::kPre, Site::kAtt, Site::kAttnOut, Site::kMlpIn
 
 struct Golden {
   explicit Golden(const std::string& name)
-      : dir(test_data("forward/") + name), file(dir + "/expected.safetensors"), tokens(mapped_view(file.get("tokens"))) {}
+      : dir(test_data("forward/") + name),
+        file(dir + "/expected.safetensors"),
+        tokens(mapped_view(file.get("tokens"))) {}
   int64_t T() const { return tokens.dim[1]; }
   std::vector<int32_t> sequence(int64_t b) const {
     const int32_t* t = tokens.data<int32_t>() + b * T();
@@ -39,7 +41,10 @@ struct Golden {
 
 struct Engine {
   Engine(Device device, const std::string& dir, DType compute, int64_t sequences, int64_t length, int64_t most)
-      : ctx(device), gemma(ctx, dir, compute), memory(device, plan(gemma, sequences, length, most)), arena(memory),
+      : ctx(device),
+        gemma(ctx, dir, compute),
+        memory(device, plan(gemma, sequences, length, most)),
+        arena(memory),
         generator(arena, gemma, sequences, length, most) {
     const auto words = static_cast<int64_t>(memory.size() / 4);  // NaN, wherever nothing is written
     Tensor all = view(reinterpret_cast<int32_t*>(memory.data()), {words});
@@ -153,11 +158,12 @@ TEST_P(Generate, HooksSeeTheRowsOfTheirPositions) {
   std::vector<Hook> hooks;
   for (int64_t layer = 0; layer < e.gemma.config().layers; ++layer)
     for (const Site site : kSites)
-      hooks.push_back({site, layer, layer == 1, [&, key = fmt::format("{}.{}", name(site), layer)](Context& c, Tensor r) {
-                         if (e.generator.start() + r.dim[0] > 20) return;  // a Graph may replay: hooks run no more
-                         const auto values = download<float>(c, r);
-                         got[key].insert(got[key].end(), values.begin(), values.end());
-                       }});
+      hooks.push_back(
+          {site, layer, layer == 1, [&, key = fmt::format("{}.{}", name(site), layer)](Context& c, Tensor r) {
+             if (e.generator.start() + r.dim[0] > 20) return;  // a Graph may replay: hooks run no more
+             const auto values = download<float>(c, r);
+             got[key].insert(got[key].end(), values.begin(), values.end());
+           }});
   e.generator.set_hooks(hooks);
   const auto ids = golden.sequence(0);
   for (const auto& piece : {std::pair<size_t, size_t>{0, 9}, {9, 4}, {13, 7}})
@@ -176,7 +182,8 @@ TEST_P(Generate, HooksSeeTheRowsOfTheirPositions) {
 struct GenerateOn : OnDevice {};
 ON_DEVICES(GenerateOn);
 
-// What transformers goes on with, greedily (tests/data/make_generate.py): no two logits on the way were nearer than 1e-3.
+// What transformers goes on with, greedily (tests/data/make_generate.py): no two logits on the way were nearer than
+// 1e-3.
 TEST_P(GenerateOn, GoesOnAsTransformersDoes) {
   const auto cases = read_json(test_data("generate/random.json"));
   EXPECT_GE(cases.size(), 6u);

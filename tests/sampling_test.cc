@@ -37,8 +37,15 @@ std::vector<int64_t> count(const std::vector<float>& logits, const SamplingOptio
 TEST(Sampling, CountsFollowTheProbabilities) {
   const auto logits = uniform(40, 1, DType::kF32, -3, 3);
   constexpr int64_t kDraws = 40000;
-  for (const SamplingOptions& o : {SamplingOptions{1, 0, 1}, {0.5, 0, 1}, {2, 0, 1}, {1, 5, 1}, {0.7, 0, 0.8},
-                                   {1.3, 12, 0.9}, {1, 40, 0.999}, {1, 1000, 1}, {1e4, 3, 1}}) {
+  for (const SamplingOptions& o : {SamplingOptions{1, 0, 1},
+                                   {0.5, 0, 1},
+                                   {2, 0, 1},
+                                   {1, 5, 1},
+                                   {0.7, 0, 0.8},
+                                   {1.3, 12, 0.9},
+                                   {1, 40, 0.999},
+                                   {1, 1000, 1},
+                                   {1e4, 3, 1}}) {
     const auto p = reference(logits, o);
     const auto counts = count(logits, o, kDraws, 5);
     for (size_t i = 0; i < p.size(); ++i) {

@@ -54,5 +54,6 @@ void add_report(CLI::App& app);
 void add_features(CLI::App& app);
 void add_export(CLI::App& app);
 void add_import(CLI::App& app);
+void add_generate(CLI::App& app);
 
 }  // namespace gsae

@@ -1,0 +1,65 @@
+#include "tools/latent_reader.h"
+
+#include <algorithm>
+
+#include "kernels/convert.h"
+
+namespace gsae {
+
+namespace {
+
+// Those of one row that are active, the strongest first; of equals the lower id.
+std::vector<LatentReader::Activation> strongest(const float* f, int64_t latents, int64_t top) {
+  std::vector<LatentReader::Activation> active;
+  for (int64_t i = 0; i < latents; ++i)
+    if (f[i] > 0) active.push_back({i, f[i]});
+  const auto n = std::min(active.size(), static_cast<size_t>(top));
+  std::partial_sort(
+      active.begin(), active.begin() + static_cast<std::ptrdiff_t>(n), active.end(),
+      [](const auto& a, const auto& b) { return a.value != b.value ? a.value > b.value : a.latent < b.latent; });
+  active.resize(n);
+  return active;
+}
+
+}  // namespace
+
+LatentReader::LatentReader(Context& ctx, const ChosenSae& sae, int64_t most) : sae_(sae), loaded_(load_sae(sae.file)) {
+  move_to_device(ctx, loaded_);
+  const int64_t latents = loaded_.params.latents();
+  const auto lay_out = [&](Arena& arena) {
+    rows_ = arena.take("rows of a site", DType::kF32, {most, loaded_.params.width()});
+    const SaeWorkspace workspace(arena, latents, most);
+    f_ = workspace.f.reshape({workspace.f.size() / latents, latents});
+  };
+  Arena plan;
+  lay_out(plan);
+  memory_ = Buffer(ctx.device(), plan.used());
+  Arena arena(memory_);
+  lay_out(arena);
+}
+
+Hook LatentReader::hook() {
+  return {
+      .site = sae_.place.site, .layer = sae_.place.layer, .edits = false, .call = [this](Context& ctx, Tensor rows) {
+        const Tensor to = rows_.rows(0, rows.dim[0]);
+        if (rows.dtype == DType::kF32) copy(ctx, to, rows);
+        else convert(ctx, to, rows);
+      }};
+}
+
+std::vector<std::vector<LatentReader::Activation>> LatentReader::read(Context& ctx, int64_t rows, int64_t top) {
+  std::vector<std::vector<Activation>> all;
+  std::vector<float> host;
+  for (int64_t begin = 0; begin < rows; begin += f_.dim[0]) {
+    const int64_t end = std::min(rows, begin + f_.dim[0]), latents = f_.dim[1];
+    const Tensor f = f_.rows(0, end - begin);
+    encode(ctx, f, rows_.rows(begin, end), loaded_.params);
+    host.resize(static_cast<size_t>(f.size()));
+    copy(ctx, view(host.data(), {end - begin, latents}), f);
+    ctx.synchronize();
+    for (int64_t r = 0; r < end - begin; ++r) all.push_back(strongest(host.data() + r * latents, latents, top));
+  }
+  return all;
+}
+
+}  // namespace gsae
