@@ -14,7 +14,7 @@ using test::Outcome;
 using test::run_binary;
 using test::TempFolder;
 
-const std::vector<std::string> kCommands{"train", "eval", "activations", "tokenize", "info", "doctor"};
+const std::vector<std::string> kCommands{"train", "eval", "activations", "generate", "tokenize", "info", "doctor"};
 
 // A training run so small that it ends in a second or two.
 std::vector<std::string> small_run(const std::string& out, const std::vector<std::string>& more = {}) {

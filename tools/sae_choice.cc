@@ -35,10 +35,11 @@ SaeFile choose_sae(const std::string& path) {
     if (saes.size() == 1) return saes[0];
     throw Error(fmt::format("{} holds {} SAEs; name one of them:\n  {}", path, saes.size(), names_of(path, saes)));
   }
-  // RUN/NAME, where a name may have slashes of its own
+  // RUN/NAME, where a name has slashes of its own. Other folders are not searched: a slip of the hand would go through
+  // all that is below them.
   const fs::path whole(path);
   for (fs::path run = whole.parent_path(); !run.empty() && run != run.root_path(); run = run.parent_path()) {
-    if (!fs::is_directory(run)) continue;
+    if (!fs::exists(run / "run.json")) continue;
     const std::string name = whole.lexically_relative(run).generic_string();
     const std::vector<SaeFile> saes = list_saes(run.string());
     for (const SaeFile& sae : saes)

@@ -4,7 +4,8 @@ hooks that edit a layer's output along an SAE's decoder directions.
 
 Usage: make_generate.py DEMO_MODEL TESTS_DATA.  Needs torch, transformers, numpy.
 
-Writes TESTS_DATA/generate/demo.json, random.json and steered.json: prompts, ids and logprobs (of each id, at temperature 1).
+Writes TESTS_DATA/generate/demo.json, random.json and steered.json, and latents.json with the three strongest latents at each
+position of a text: prompts, ids and logprobs (of each id, at temperature 1).
 `gap` is the smallest distance between the best and the second best logit on the way: far above what f32 is off by.
 Edits are {"latent", "strength"} or {"latent", "value"} (clamp; 0: ablate), all computed from the activation as the layer
 leaves it, at every position but the first (BOS).
@@ -89,7 +90,13 @@ for prompt in PROMPTS:
         cases.append(text_case(prompt, 100))
     except AssertionError as e:
         print(repr(prompt), e)
-long = " ".join(c["text"] for c in cases)[:900]  # a prompt of several windows
+# a prompt of several windows
+long = ("A dictionary says what words mean. It lists them from the first letter to the last, and tells of each how it is "
+        "written, where it came from, and in which sentences people have used it. Some words have a single meaning, and "
+        "others have a dozen: a \"run\" may be a score, a small stream, or a tear in a stocking. Whoever wrote the first "
+        "one had to read everything, and to remember what he had read; those who came later could copy him, and did. "
+        "A word such as caf\u00e9 keeps its accent, \u9be8 is a whale, and \U0001f40b is one too. To be useful, a book of "
+        "this kind must be complete, and it never is: a large")
 cases.append(text_case(long, 60))
 dump("demo.json", cases)
 for c in cases:
@@ -117,6 +124,9 @@ handle.remove()
 z = kept["x"] @ torch.from_numpy(sae["W_enc"].astype(np.float64)) + torch.from_numpy(sae["b_enc"].astype(np.float64))
 f = torch.where(z > torch.from_numpy(sae["threshold"].astype(np.float64)), z, 0.0)[1:]
 often = torch.argsort((f > 0).sum(0), descending=True)[:8].tolist()
+order = torch.argsort(torch.where(z > torch.from_numpy(sae["threshold"].astype(np.float64)), z, 0.0), dim=-1, descending=True)[:, :3]
+dump("latents.json", {"prompt": cases[0]["prompt"], "ids": probe,
+                      "latents": [[[i, round(z[r, i].item(), 4)] for i in order[r].tolist()] for r in range(len(probe))]})
 print("latents that fire most:", often, (f > 0).sum(0)[often].tolist(), "mean norm", kept["x"][1:].norm(dim=-1).mean().item())
 steered = []
 for edits in [
