@@ -11,7 +11,7 @@ namespace gsae {
 
 namespace {
 
-constexpr int kMost = 8;  // rows of x: their sums, for two rows of a weight, stay in registers
+constexpr int64_t kMost = 8;  // rows of x; more are faster as a product of matrices
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
@@ -53,49 +53,44 @@ inline float sum_lanes(Vec x) {
   return lanes[0];
 }
 
-// sums[r][i] = w[r] . x[i] for kRows rows of a weight and kN of x, each k long and k apart.
-template <bool kRound, int kRows, int kN, class W>
-inline void dots(float (&sums)[kRows][kN], const W* w, const float* x, int64_t k) {
-  Vec s[kRows][kN] = {};
+// sums[i] = w . x[i] for kN rows of x, each k long.
+template <bool kRound, int kN, class W> inline void dots(float (&sums)[kN], const W* w, const float* x, int64_t k) {
+  constexpr int kSums = 4;  // of each row, side by side: one would wait for itself
+  constexpr int64_t kStep = kSums * kLanes, kAhead = 4096 / sizeof(W);
+  Vec s[kN][kSums] = {};
   int64_t c = 0;
-  for (; c + kLanes <= k; c += kLanes) {
-    Vec weight[kRows];
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) weight[r] = load<kRound>(w + r * k + c);
-#pragma GCC unroll 8
-    for (int i = 0; i < kN; ++i) {
-      const Vec xi = load<false>(x + i * k + c);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) s[r][i] += weight[r] * xi;
+  for (; c + kStep <= k; c += kStep) {
+    // Weights come one behind the other, row after row, but processors fetch ahead within a page only.
+    for (int64_t line = 0; line < kStep; line += 64 / int64_t{sizeof(W)}) __builtin_prefetch(w + c + kAhead + line);
+#pragma GCC unroll 4
+    for (int j = 0; j < kSums; ++j) {
+      const Vec weight = load<kRound>(w + c + j * kLanes);
+#pragma GCC unroll 4
+      for (int i = 0; i < kN; ++i) s[i][j] += weight * load<false>(x + i * k + c + j * kLanes);
     }
   }
-  for (int r = 0; r < kRows; ++r)
-    for (int i = 0; i < kN; ++i) {
-      float rest = 0;
-      for (int64_t e = c; e < k; ++e) rest += load_one<kRound>(w[r * k + e]) * x[i * k + e];
-      sums[r][i] = sum_lanes(s[r][i]) + rest;
-    }
+  for (int i = 0; i < kN; ++i) {
+    float rest = 0;
+    for (int64_t e = c; e < k; ++e) rest += load_one<kRound>(w[e]) * x[i * k + e];
+    sums[i] = sum_lanes((s[i][0] + s[i][1]) + (s[i][2] + s[i][3])) + rest;
+  }
 }
 
-// out[i * columns + r] = w[r] . x[i] for r in [begin, end)
-template <bool kRound, int kN, class W, class Out>
-void product(Out* out, int64_t columns, const W* w, const float* x, int64_t k, int64_t begin, int64_t end) {
-  constexpr int kRows = kN > 4 ? 2 : 4;  // streams from memory, and independent sums
-  const auto some = [&]<int kCount>(int64_t r) {
-    float sums[kCount][kN];
-    dots<kRound, kCount, kN>(sums, w + r * k, x, k);
-    for (int j = 0; j < kCount; ++j)
-      for (int i = 0; i < kN; ++i) store(out + i * columns + r + j, sums[j][i]);
-  };
-  int64_t r = begin;
-  for (; r + kRows <= end; r += kRows) some.template operator()<kRows>(r);
-  for (; r < end; ++r) some.template operator()<1>(r);
-}
-
-// The same for n rows of x, known when it runs.
-template <bool kRound, int kN = kMost, class... Args> void product_of(int64_t n, Args... args) {
-  if (n == kN) return product<kRound, kN>(args...);
-  if constexpr (kN > 1) product_of<kRound, kN - 1>(n, args...);
+// out[i * columns + r] = w[r] . x[i] for r in [begin, end), i < n
+template <bool kRound, class W, class Out>
+void product(Out* out, int64_t columns, const W* w, const float* x, int64_t n, int64_t k, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    const auto some = [&]<int kN>(int64_t i) {
+      float sums[kN];
+      dots<kRound>(sums, w + r * k, x + i * k, k);
+      for (int j = 0; j < kN; ++j) store(out + (i + j) * columns + r, sums[j]);
+    };
+    int64_t i = 0;  // of a weight's row that is in the nearest cache by then
+    for (; i + 4 <= n; i += 4) some.template operator()<4>(i);
+    if (n - i == 3) some.template operator()<3>(i);
+    if (n - i == 2) some.template operator()<2>(i);
+    if (n - i == 1) some.template operator()<1>(i);
+  }
 }
 
 }  // namespace
@@ -111,7 +106,7 @@ void cpu::linear_few_rows(Context& ctx, Tensor out, Tensor x, std::span<const Te
   if (narrow) std::transform(x.data<BF16>(), x.data<BF16>() + x.size(), wide, [](BF16 e) { return to_float(e); });
   else wide = x.data<float>();
   // A thread's share should be worth its start: 64 KiB of a weight.
-  const int64_t grain = std::max<int64_t>(4, (int64_t{1} << 15) / k / 4 * 4);
+  const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 15) / k);
   dispatch_float(out.dtype, [&]<class Out>() {
     Out* to = out.data<Out>();
     for (const Tensor& weight : weights) {
@@ -119,8 +114,8 @@ void cpu::linear_few_rows(Context& ctx, Tensor out, Tensor x, std::span<const Te
         const W* w = weight.data<W>();
         parallel_for(weight.dim[0], grain, [&](int64_t begin, int64_t end) {
           // a product in bf16 takes its operands in bf16
-          if (narrow && weight.dtype == DType::kF32) product_of<true>(n, to, columns, w, wide, k, begin, end);
-          else product_of<false>(n, to, columns, w, wide, k, begin, end);
+          if (narrow && weight.dtype == DType::kF32) product<true>(to, columns, w, wide, n, k, begin, end);
+          else product<false>(to, columns, w, wide, n, k, begin, end);
         });
       });
       to += weight.dim[0];

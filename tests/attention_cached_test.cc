@@ -126,6 +126,7 @@ TEST_P(AttentionCached, MatchesTheWhole) {
     const Threads threads(3);
     EXPECT_EQ(run(ctx, c, x, in), y);
   }
+  if (emulated(ctx) && c.whole.T > 40) return;
   for (float& e : y) e = to_float(to_bf16(e));  // a bf16 result is those, rounded once
   EXPECT_EQ(run(ctx, c, x, in, DType::kBF16), y);
 }

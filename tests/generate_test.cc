@@ -129,7 +129,7 @@ struct Sampled {
 Sampled sample(const std::vector<std::string>& more) {
   const TempFolder dir;
   auto words =
-      command({"--prompt", "The", "--temperature", "1", "--tokens", "12", "--quiet", "--json", dir / "g.json"});
+      command({"--prompt", "The dog", "--temperature", "1", "--tokens", "12", "--quiet", "--json", dir / "g.json"});
   words.insert(words.end(), more.begin(), more.end());
   const Outcome r = run_binary(words);
   EXPECT_EQ(r.status, 0) << r.err;
