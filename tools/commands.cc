@@ -15,6 +15,7 @@ void add_commands(CLI::App& app) {
   add_export(app);
   add_import(app);
   add_activations(app);
+  add_generate(app);
   add_tokenize(app);
   add_info(app);
   add_bench(app);

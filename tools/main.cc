@@ -18,16 +18,6 @@ int main(int argc, char** argv) {
   CLI::App app;
   app.set_version_flag("--version", std::string("gemma_sae ") + GSAE_VERSION);
   gsae::add_commands(app);
-  app.require_subcommand(1);
-  gsae::add_train(app);
-  gsae::add_eval(app);
-  gsae::add_activations(app);
-  gsae::add_generate(app);
-  gsae::add_tokenize(app);
-  gsae::add_info(app);
-  gsae::add_bench(app);
-  gsae::add_plan(app);
-  gsae::add_doctor(app);
   try {
     app.parse(argc, argv);
     return 0;

@@ -5,7 +5,7 @@
 
 #include <filesystem>
 
-#include "tools/data_options.h"
+#include "tools/locate_sae.h"
 
 namespace gsae {
 
@@ -52,28 +52,9 @@ SaeFile choose_sae(const std::string& path) {
 
 SaePlace place_of(const SaeFile& sae, const Gemma2& model, const std::string& model_name, const std::string& layer,
                   const std::string& site) {
-  if (sae.location.layer < 0 && layer.empty())
-    throw UsageError(fmt::format("{}: its file does not say which layer it reads; give --layer", sae.path));
-  if (sae.location.site.empty() && site.empty())
-    throw UsageError(fmt::format("{}: its file does not say which site it reads; give --site", sae.path));
-  SaePlace place{.layer = sae.location.layer};
-  if (place.layer < 0) {
-    const auto layers = parse_layers(layer, model.config());
-    if (layers.size() != 1) throw UsageError(fmt::format("--layer {}: an SAE reads one layer", layer));
-    place.layer = layers[0];
-  }
-  if (place.layer >= model.config().layers)
-    throw Error(fmt::format("{}: reads layer {}, but {} has layers 0 to {}{}", sae.path, place.layer, model_name,
-                            model.config().layers - 1,
-                            sae.location.model.empty() ? "" : "; it was trained on " + sae.location.model));
-  const auto sites = parse_sites(sae.location.site.empty() ? site : sae.location.site);
-  if (sites.size() != 1) throw UsageError(fmt::format("--site {}: an SAE reads one site", site));
-  place.site = sites[0];
-  if (sae.width != model.site_width(place.site))
-    throw Error(fmt::format("{}: reads activations of width {}, but site {} of {} has width {}{}", sae.path, sae.width,
-                            name(place.site), model_name, model.site_width(place.site),
-                            sae.location.model.empty() ? "" : "; it was trained on " + sae.location.model));
-  return place;
+  const EvaluationTarget at =
+      locate_sae(sae, sae.location.layer < 0 ? layer : "", sae.location.site.empty() ? site : "", model, model_name);
+  return {at.site, at.layer};
 }
 
 }  // namespace gsae
