@@ -283,7 +283,9 @@ std::vector<SaeDashboards> make_dashboards(Context& ctx, const Gemma2& model, To
   plan.add("activations, and work on them", measure<SharedMemory>(model, sizes),
            fmt::format("{} contexts of {} at a time", sizes.B, sizes.T));
   plan.add("the largest SAE, and what is kept of its latents", largest);
-  plan.check("choose a shorter --context or a smaller --count");
+  plan.add_host("process", resident_memory(), "with the tokens of all contexts");
+  plan.add_host("what is kept, once more", measure<Examples>(sizes.latents), "of an SAE, when the pass has ended");
+  plan.check("choose a shorter --context, fewer --tokens or a smaller --count");
   Buffer memory;
   const auto shared = allocate<SharedMemory>(ctx.device(), memory, model, sizes);
 
