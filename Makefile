@@ -114,6 +114,15 @@ reference: all
 	@./gemma_sae reference >docs/commands.md.tmp && mv docs/commands.md.tmp docs/commands.md
 	@echo "==> wrote docs/commands.md"
 
+# Needs clang++ with its libraries (Debian: libclang-rt-14-dev, libomp-14-dev). The corpora grow in build/fuzz/corpus.
+FUZZ ?= .
+FUZZ_SECONDS ?= 600
+fuzz:
+	@echo "==> the parsers under libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer (build/fuzz)"
+	@$(CONFIGURE) -B build/fuzz -DGSAE_CUDA=OFF -DGSAE_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++
+	@ninja -j $(JOBS) -C build/fuzz gsae_fuzz
+	@tests/fuzz/fuzz.sh build/fuzz $(FUZZ_SECONDS) '$(FUZZ)'
+
 bundle:
 	@$(if $(NVCC),,echo "make bundle needs nvcc" >&2; exit 1)
 	@JOBS=$(JOBS) NVCC='$(NVCC)' tools/bundle.sh
@@ -128,6 +137,7 @@ help:
 	@echo "make demo-suite the same for 18 SAEs over one forward pass: six layers, three sites"
 	@echo "make test       every test: a release build, the sanitizers with the emulated GPU, the build for GPUs"
 	@echo "make bench      the benchmarks; BENCH=REGEX chooses programs, BENCH_ARGS=... is handed to each"
+	@echo "make fuzz       libFuzzer on the parsers; FUZZ=REGEX chooses them, FUZZ_SECONDS=600 each (clang++)"
 	@echo "make bundle     a folder that runs on a machine with a GPU and nothing installed (docs/gpu.md)"
 	@echo "make resources  what each kernel uses on each generation of GPUs, into $(RESOURCES)"
 	@echo "make reference  docs/commands.md, from the program's own definitions"
@@ -135,4 +145,4 @@ help:
 	@echo "make clean      removes what was built"
 	@echo "JOBS=N: processes at a time (now $(JOBS)); NVCC= : without CUDA; GSAE_CUDA_ARCHS='80;90': for these GPUs"
 
-.PHONY: all setup demo demo-suite test bench resources reference bundle clean help
+.PHONY: all setup demo demo-suite test bench resources fuzz reference bundle clean help

@@ -31,23 +31,32 @@ bool LineReader::fill() {
 
 bool LineReader::next(std::string_view& line) {
   size_t searched = 0;  // bytes from begin_ on that hold no newline
-  bool too_long = false;
   while (true) {
     const char* start = buffer_.data() + begin_;
     const void* newline =
         end_ > begin_ + searched ? std::memchr(start + searched, '\n', end_ - begin_ - searched) : nullptr;
-    size_t length = newline ? static_cast<size_t>(static_cast<const char*>(newline) - start) : end_ - begin_;
-    if (length > max_line_bytes_) too_long = true;
+    const size_t length = newline ? static_cast<size_t>(static_cast<const char*>(newline) - start) : end_ - begin_;
+    const size_t taken = length + (newline != nullptr);
+    if (refused_) {
+      begin_ += taken;
+      refused_ = !newline;
+      if (refused_ && !fill()) return false;
+      continue;
+    }
+    if (length > max_line_bytes_) {
+      ++number_;
+      begin_ += taken;
+      refused_ = !newline;
+      throw LineTooLong(fmt::format("the line is longer than {} MiB", max_line_bytes_ >> 20));
+    }
     if (!newline) {
-      if (too_long) begin_ = end_, length = 0;  // not to be held
       searched = length;
       if (fill()) continue;
-      if (length == 0 && !too_long) return false;
+      if (length == 0) return false;
     }
     ++number_;
     line = {buffer_.data() + begin_, length};  // fill() may have moved it
-    begin_ += length + (newline != nullptr);
-    if (too_long) throw LineTooLong(fmt::format("the line is longer than {} MiB", max_line_bytes_ >> 20));
+    begin_ += taken;
     return true;
   }
 }

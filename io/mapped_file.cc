@@ -15,7 +15,7 @@
 namespace gsae {
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe is refused, not waited for
   if (fd < 0) throw Error(fmt::format("cannot open {}: {}", path, std::strerror(errno)));
   struct stat st {};
   std::string problem;

@@ -58,12 +58,14 @@ template <class F> void each_array(const std::string& path, F&& use) {
 
 }  // namespace
 
-std::map<std::string, NpzArray> read_npz(const std::string& path, size_t max_bytes) {
+std::map<std::string, NpzArray> read_npz(const std::string& path, size_t max_bytes,
+                                         const std::vector<std::string>& names) {
   std::map<std::string, NpzArray> arrays;
   uint64_t taken = 0;
   each_array(path, [&](const std::string& name, const NpyHeader& header, ZipMember& member) {
     StoredFloat type;
     if (!is_float(type, header.descr)) return;
+    if (!names.empty() && std::find(names.begin(), names.end(), name) == names.end()) return;
     if (header.fortran_order && header.shape.size() != 2)
       member.refuse("it is in Fortran order, with more than two dimensions");
     const auto n = static_cast<uint64_t>(header.size());

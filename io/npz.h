@@ -33,8 +33,9 @@ struct NpzArray {
 // without ".npy", in C order (as numpy keeps a transposed array, W.T, it comes in Fortran order; it
 // may have two dimensions then). Arrays of other types and members other than .npy are ignored. An Error names the file
 // and member. The uncompressed size is checked against the header's shape before memory is taken, and `max_bytes`
-// bounds the sum.
-std::map<std::string, NpzArray> read_npz(const std::string& path, size_t max_bytes = size_t{1} << 40);
+// bounds the sum. names: of the arrays that are wanted, if not all.
+std::map<std::string, NpzArray> read_npz(const std::string& path, size_t max_bytes = size_t{1} << 40,
+                                         const std::vector<std::string>& names = {});
 
 // What an npz holds, without reading the elements: its .npy members in the order of the archive.
 struct NpzEntry {

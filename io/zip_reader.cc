@@ -135,6 +135,7 @@ void read_floats(float* out, size_t n, ZipMember& member, StoredFloat type) {
 
 // 16 columns at a time, so that each cache line of `out` is written once.
 void read_columns(float* out, size_t rows, size_t columns, ZipMember& member, StoredFloat type) {
+  if (rows == 0) return;  // of any number of columns
   constexpr size_t kBlock = 16;
   std::vector<float> block(std::min(kBlock, columns) * rows);
   for (size_t j = 0; j < columns; j += kBlock) {

@@ -79,15 +79,20 @@ void product(float* c, int64_t m, const float* a, int64_t row, int64_t step, con
 
 // One step of a transposition: in every 2 x 2 block of blocks of kBlock x kBlock, exchanges the two off the diagonal.
 template <int kBlock, int... kLane> inline void exchange(Vec* x, std::integer_sequence<int, kLane...>) {
-  constexpr Mask kUpper = {(kLane & kBlock ? kLane - kBlock + kLanes : kLane)...};
-  constexpr Mask kLower = {(kLane & kBlock ? kLane + kLanes : kLane + kBlock)...};
+  // clang (the build for fuzzing) has no __builtin_shuffle, and GCC before 12 no __builtin_shufflevector
+#ifdef __clang__
+#define GSAE_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, (__VA_ARGS__)...)
+#else
+#define GSAE_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Mask{(__VA_ARGS__)...})
+#endif
 #pragma GCC unroll 16
   for (int i = 0; i < kLanes; ++i) {
     if (i & kBlock) continue;
     const Vec a = x[i], b = x[i + kBlock];
-    x[i] = __builtin_shuffle(a, b, kUpper);
-    x[i + kBlock] = __builtin_shuffle(a, b, kLower);
+    x[i] = GSAE_SHUFFLE(a, b, kLane & kBlock ? kLane - kBlock + kLanes : kLane);
+    x[i + kBlock] = GSAE_SHUFFLE(a, b, kLane & kBlock ? kLane + kLanes : kLane + kBlock);
   }
+#undef GSAE_SHUFFLE
 }
 
 inline void transpose(Vec (&x)[kLanes]) {

@@ -42,13 +42,14 @@ class Fields {
     return j.get<int64_t>();
   }
 
-  // Positive and finite; null is 0 ("none") where that is allowed.
+  // Positive, and so in f32 as well; null is 0 ("none") where that is allowed.
   double positive(const char* key, double absent, bool null_is_none = false) const {
     if (null_is_none && json_.contains(key) && json_[key].is_null()) return 0;
     return has(key) ? positive(key, json_[key]) : absent;
   }
   double positive(const char* key, const Json& j) const {
-    if (!j.is_number() || !std::isfinite(j.get<double>()) || !(j.get<double>() > 0))
+    constexpr double kLeast = 1e-30, kMost = 1e30;
+    if (!j.is_number() || !(j.get<double>() >= kLeast && j.get<double>() <= kMost))
       fail(fmt::format("'{}' is {}: must be a positive number", key, j.dump()));
     return j.get<double>();
   }

@@ -41,17 +41,29 @@ SaeFile list(const std::string& path) {
 
 LoadedSae load(const std::string& path) {
   refuse_transcoder(path);
-  auto arrays = read_npz(path);
+  // What the headers say fits together, and only that is read: other arrays may be as large as they like.
+  std::map<std::string, std::vector<int64_t>> shapes;
   std::vector<std::string> names;
-  for (const auto& [name, array] : arrays) names.push_back(name);
-  const auto get = [&](const std::string& name) -> NpzArray& {
+  for (const NpzEntry& entry : list_npz(path)) {
+    shapes[entry.name] = entry.header.shape;
+    names.push_back(entry.name);
+  }
+  const auto get = [&](auto& arrays, const std::string& name) -> auto& {
     const auto it = arrays.find(name);
     if (it == arrays.end()) miss_array(path, name, names);
     return it->second;
   };
-  LoadedSae sae = allocate_sae(path, get("W_enc").shape);
+  LoadedSae sae = allocate_sae(path, get(shapes, "W_enc"));
+  std::vector<std::string> wanted;
+  size_t bytes = 0;
   for (const auto& [name, tensor] : members(sae.params)) {
-    NpzArray& array = get(name);
+    expect_shape(path, name, get(shapes, name), shape_of(tensor));
+    wanted.push_back(name);
+    bytes += tensor.bytes();
+  }
+  auto arrays = read_npz(path, bytes, wanted);
+  for (const auto& [name, tensor] : members(sae.params)) {
+    NpzArray& array = get(arrays, name);
     expect_shape(path, name, array.shape, shape_of(tensor));
     std::memcpy(tensor.data<float>(), array.values.data(), tensor.bytes());
     array = {};  // never the whole SAE twice

@@ -41,6 +41,14 @@ std::string source_file(const std::string& name) {
   return fs::exists(path) ? path : "";
 }
 
+std::string faults_library() {
+  try {
+    return find("GSAE_FAULTS", {"libgsae_faults.so"});
+  } catch (const Error&) {
+    return "";
+  }
+}
+
 const std::string& gpu_check_script() {
   static const std::string script = find("GSAE_CHECK", {"../gpu_check.sh", GSAE_SOURCE_DIR "/tools/gpu_check.sh"});
   return script;

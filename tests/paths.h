@@ -13,6 +13,8 @@ std::string test_data(const std::string& name = "");
 std::string demo_data(const std::string& name = "");
 // $GSAE_BINARY, ../gemma_sae or ../bin/gemma_sae beside the test.
 const std::string& gemma_sae_binary();
+// $GSAE_FAULTS, libgsae_faults.so beside the test (tests/faults/interpose.cc); empty: it is not there, as in a bundle.
+std::string faults_library();
 // $GSAE_CHECK, ../gpu_check.sh beside the test, tools/gpu_check.sh
 const std::string& gpu_check_script();
 // A file or folder of the source tree that this was built from: README.md, docs. Empty where that is not there.

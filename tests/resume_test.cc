@@ -7,86 +7,16 @@
 #include <chrono>
 #include <functional>
 #include <random>
-#include <sstream>
 #include <thread>
 
 #include "io/json.h"
 #include "tests/harness.h"
-#include "tests/run_binary.h"
-#include "tests/small_corpus.h"
-#include "tools/checkpoint.h"
+#include "tests/small_run.h"
 
 namespace gsae::test {
 namespace {
 
 namespace fs = std::filesystem;
-using Words = std::vector<std::string>;
-
-Words operator+(Words a, const Words& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
-
-// A run of some steps that saves its state after each.
-Words small_run(const std::string& out, const std::string& data, const Words& more = {}) {
-  return Words{"train",
-               "--model",
-               "demo",
-               "--data",
-               data,
-               "--layer",
-               "1",
-               "--width",
-               "128",
-               "--batch",
-               "64",
-               "--context",
-               "32",
-               "--model-batch",
-               "2",
-               "--log-every",
-               "3",
-               "--eval-contexts",
-               "0",
-               "--lr",
-               "0.002",
-               "--seed",
-               "3",
-               "--threads",
-               "1",
-               "--quiet",
-               "--out",
-               out,
-               "--buffer",
-               "640",
-               "--checkpoint-every",
-               "64"} +
-         more;
-}
-
-struct Ended {
-  std::map<std::string, std::string> params;  // the bytes of each params.npz, by its path in the run
-  std::vector<nlohmann::json> log;            // but for what was measured of the time
-
-  explicit Ended(const std::string& run) {
-    for (const auto& entry : fs::recursive_directory_iterator(run))
-      if (entry.path().filename() == "params.npz")
-        params[fs::relative(entry.path(), run).string()] = read_bytes(entry.path().string());
-    std::istringstream text(read_bytes(run + "/train.jsonl"));
-    for (std::string line; std::getline(text, line);) {
-      log.push_back(nlohmann::json::parse(line));
-      for (const char* time : {"tokens_per_second", "model_seconds", "sae_seconds", "roof_fraction"})
-        log.back().erase(time);
-    }
-  }
-  bool operator==(const Ended&) const = default;
-};
-
-// Steps that the newest checkpoint of a run has; -1: there is none.
-int64_t saved_step(const std::string& run) {
-  const auto names = list_checkpoints(run + "/checkpoints");
-  return names.empty() ? -1 : std::stoll(names[0].substr(names[0].rfind('_') + 1));
-}
 
 // Kills the run once it has saved its state about so many times, again and again, until it ends by itself.
 int kill_until_it_ends(const Words& words, const std::string& out, int64_t every) {
@@ -168,7 +98,7 @@ struct Resume : testing::Test {
     EXPECT_GE(saved_step(out), 10);
   }
   Words words(const std::string& folder = {}) const {
-    return small_run(folder.empty() ? out : folder, data, {"--l0", "8", "--steps", "3000"});
+    return small_run(folder.empty() ? out : folder, data, {"--l0", "8", "--steps", "3000", "--device", "cpu"});
   }
   Outcome resume(const Words& more = {}) const { return run_binary(Words{"train", "--resume", out, "--quiet"} + more); }
   Words names() const {
@@ -237,6 +167,56 @@ TEST_F(Resume, AnotherVersionOfTheFormat) {
 TEST_F(Resume, ChangedData) {
   write_bytes(data, documents() + "{\"text\": \"one more\"}\n");
   expect_outcome(resume(), 1, {data, "has changed"});
+}
+
+// A log that someone has cut: the checkpoint before it has all of its lines, and they come again.
+TEST(ResumeLog, ALogThatWasCut) {
+  const TempFolder dir;
+  const std::string data = dir / "data.jsonl", out = dir / "run";
+  write_bytes(data, documents());
+  const auto words = [&](const std::string& folder) {
+    Words w = small_run(folder, data, {"--l0", "8", "--steps", "3000", "--keep", "3"});
+    *(std::find(w.begin(), w.end(), "--log-every") + 1) = "1";
+    return w;
+  };
+  RunningBinary run(words(out));
+  for (int i = 0; i < 12000 && saved_step(out) < 10; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  run.signal(SIGKILL);
+  ASSERT_EQ(run.wait().status, 128 + SIGKILL);
+  const std::string steps = std::to_string(saved_step(out) + 3);
+  const auto names = list_checkpoints(out + "/checkpoints");
+  const auto bytes_of = [&](size_t i) {
+    return read_json(out + "/checkpoints/" + names.at(i) + "/record.json").at("log_bytes").get<int64_t>();
+  };
+  ASSERT_GT(bytes_of(0), bytes_of(1));
+  const int64_t cuts[] = {bytes_of(0) - 1, bytes_of(1) + 10, 1000};
+  for (const int64_t bytes : cuts) {
+    const bool all = bytes == 1000;
+    SCOPED_TRACE(bytes);
+    const TempFolder copy;
+    const std::string cut = copy / "run";
+    fs::copy(out, cut, fs::copy_options::recursive);
+    fs::resize_file(cut + "/train.jsonl", static_cast<uintmax_t>(bytes));
+    const Outcome o = run_binary({"train", "--resume", cut, "--steps", steps, "--quiet"});
+    expect_outcome(o, 0, {names[0] + ": counts on", "train.jsonl", "trying the checkpoint before it"});
+    EXPECT_EQ(o.err.find("are lost") != o.err.npos, all) << o.err;
+    int64_t step = 0, lost = 0;
+    for (const auto& line : Ended(cut).log) {
+      if (line.contains("lines_lost_before_step")) ++lost, step = line.at("lines_lost_before_step");
+      else EXPECT_EQ(line.at("step"), ++step);
+    }
+    EXPECT_EQ(step, std::stoll(steps));
+    EXPECT_EQ(lost, all ? 1 : 0);
+  }
+}
+
+TEST_F(Resume, AnotherDeviceIsSaid) {
+  if (cuda_backend() == CudaBackend::kNone) GTEST_SKIP() << "this build has no CUDA backend";
+  if (cuda_backend() != CudaBackend::kEmulated) require(Device::kCuda);
+  if (IsSkipped()) return;
+  ASSERT_EQ(read_json(names().at(0) + "/record.json").at("device"), "cpu");
+  expect_outcome(resume({"--device", "cuda", "--steps", std::to_string(saved_step(out) + 1)}), 0,
+                 {"the run was on cpu and goes on on cuda: its bits will differ"});
 }
 
 TEST_F(Resume, TwoProcesses) {

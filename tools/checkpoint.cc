@@ -205,6 +205,14 @@ std::vector<std::string> list_checkpoints(const std::string& folder) {
   return names;
 }
 
+void remove_checkpoints_after(const std::string& path) {
+  const fs::path at(path);
+  for (const std::string& name : list_checkpoints(at.parent_path().string())) {
+    if (name == at.filename()) return;
+    discard(at.parent_path().string(), name);
+  }
+}
+
 void remove_unfinished(const std::string& folder) {
   std::error_code error;
   std::vector<fs::path> left;

@@ -71,6 +71,9 @@ class Checkpoint {
 
 // The names of the checkpoints in `folder`, newest first; none if there is no such folder.
 std::vector<std::string> list_checkpoints(const std::string& folder);
+// Removes those newer than the checkpoint of this path, which a run goes on from: they could not be used, and it will
+// come to where they were again.
+void remove_checkpoints_after(const std::string& path);
 // Removes what processes that were killed have left half-written or half-removed there.
 void remove_unfinished(const std::string& folder);
 

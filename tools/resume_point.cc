@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cstdio>
+#include <fstream>
 
 #include "tools/console.h"
 #include "tools/options.h"
@@ -13,25 +13,6 @@
 namespace gsae {
 
 namespace {
-
-// Whether the state is one of this suite: it comes from a file.
-void check_passes(const TrainingState& s, size_t saes, const std::string& path) {
-  std::vector<bool> seen(saes);
-  for (const TrainingState::PassSizes& pass : s.passes) {
-    if (pass.saes.empty() || pass.buffer_rows < 1 || pass.contexts < 0)
-      throw Error(fmt::format("{}: has a pass of {} SAEs, {} rows of the buffer and {} contexts", path,
-                              pass.saes.size(), pass.buffer_rows, pass.contexts));
-    for (const size_t sae : pass.saes) {
-      if (sae >= saes || seen[sae])
-        throw Error(fmt::format("{}: its passes do not hold each of the run's {} SAEs once", path, saes));
-      seen[sae] = true;
-    }
-  }
-  const auto passes = static_cast<int64_t>(s.passes.size());
-  if (std::find(seen.begin(), seen.end(), false) != seen.end() || s.pass < 1 || s.pass > passes + 1 || s.log_bytes < 0)
-    throw Error(fmt::format("{}: its record does not fit the run: pass {} of {}, {} bytes of log", path, s.pass, passes,
-                            s.log_bytes));
-}
 
 // Whether the run that is asked for is the one whose state this is.
 void check_inputs(const TrainingState& s, const Run& run, Device device, const std::string& path) {
@@ -44,6 +25,26 @@ void check_inputs(const TrainingState& s, const Run& run, Device device, const s
     print(stderr, fmt::format("the run was on {} and goes on on {}: its bits will differ from here on\n", s.device,
                               name(device)));
 }
+
+// train.jsonl of a run, as far as it is there.
+class Log {
+ public:
+  explicit Log(const std::string& run) : file_(run + "/train.jsonl", std::ios::binary | std::ios::ate) {
+    if (file_) bytes_ = file_.tellg();
+  }
+  int64_t bytes() const { return bytes_; }
+  // Whether so many bytes of it are whole lines.
+  bool holds(int64_t n) { return n == 0 || (n <= bytes_ && file_.seekg(n - 1) && file_.get() == '\n'); }
+  int64_t whole_lines() {
+    int64_t n = bytes_;
+    while (!holds(n)) --n;
+    return n;
+  }
+
+ private:
+  std::ifstream file_;
+  int64_t bytes_ = 0;
+};
 
 }  // namespace
 
@@ -59,18 +60,35 @@ ResumePoint find_resume_point(const Run& run, Device device) {
   if (!run.can_go_on)
     throw Error(fmt::format("{}: the run read standard input, which cannot be read again: start a new one", path));
   const std::vector<std::string> names = list_checkpoints(folder);
+  Log log(path);
+  ResumePoint without_log;
   for (const std::string& name : names) {
     ResumePoint point;
     try {
       point.checkpoint = std::make_unique<Checkpoint>(folder + "/" + name);
       point.state = training_state(point.checkpoint->record(), point.checkpoint->path());
-      check_passes(*point.state, run.saes.size(), point.checkpoint->path());
+      check_fits(*point.state, run.saes.size(), point.checkpoint->path());
     } catch (const Error& e) {
       print(stderr, fmt::format("{}; trying the checkpoint before it\n", e.what()));
       continue;
     }
+    if (!log.holds(point.state->log_bytes)) {
+      print(stderr, fmt::format("{}: counts on {} bytes of train.jsonl, which has {}: it was changed since; trying the "
+                                "checkpoint before it\n",
+                                point.checkpoint->path(), point.state->log_bytes, log.bytes()));
+      if (!without_log.state) without_log = std::move(point);
+      continue;
+    }
     check_inputs(*point.state, run, device, point.checkpoint->path());
     return point;
+  }
+  if (without_log.state) {
+    const std::string& newest = without_log.checkpoint->path();
+    print(stderr, fmt::format("{}: is taken nevertheless; lines of train.jsonl are lost\n", newest));
+    check_inputs(*without_log.state, run, device, newest);
+    without_log.state->log_bytes = log.whole_lines();
+    without_log.lines_lost = true;
+    return without_log;
   }
   if (!names.empty())
     throw Error(fmt::format(

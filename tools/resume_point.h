@@ -17,11 +17,13 @@ bool has_finished(const std::string& run);
 struct ResumePoint {
   std::unique_ptr<Checkpoint> checkpoint;
   std::optional<TrainingState> state;
+  bool lines_lost = false;  // train.jsonl does not have what the state counts on, which counts on what there is now
 };
 
-// Of the run that --resume names. Damaged checkpoints are named on standard error. An Error if all are, if the data or
-// the model have changed since, or if the run read standard input; a UsageError if more steps are done than are asked
-// for.
+// Of the run that --resume names. Damaged checkpoints, and those that count on more of train.jsonl than there is, are
+// named on standard error; of the latter the newest is taken if there is nothing better, as a log is worth less than a
+// run. An Error if all are damaged, if the data or the model have changed since, or if the run read standard input; a
+// UsageError if more steps are done than are asked for.
 ResumePoint find_resume_point(const Run& run, Device device);
 
 }  // namespace gsae

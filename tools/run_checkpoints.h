@@ -34,6 +34,9 @@ class RunCheckpoints {
   // now: waits until it is on the disk.
   Saved save(Context& ctx, const TrainingState& state, const NamedTensors& tensors, bool now);
 
+  // One that cannot be, for a reason of another kind.
+  Saved fail(std::string error) { return {false, count(std::move(error))}; }
+
   int64_t failures() const { return failures_; }
 
  private:

@@ -6,6 +6,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -72,9 +73,10 @@ RunFolder::RunFolder(const std::string& path) : path_(path) {
 RunFolder::RunFolder(const std::string& path, int64_t log_bytes) : path_(path), log_bytes_(log_bytes), keep_(true) {
   open_log(O_CREAT);
   // what was logged behind the checkpoint will be logged again
-  if (const off_t bytes = lseek(log_, 0, SEEK_END); bytes < log_bytes || ftruncate(log_, log_bytes) != 0)
-    throw Error(fmt::format("{}/train.jsonl has {} bytes, and the checkpoint counts on {}: it was changed since", path,
-                            bytes, log_bytes));
+  if (lseek(log_, 0, SEEK_END) < log_bytes)
+    throw Error(fmt::format("{}/train.jsonl is shorter than the {} bytes that it just had", path, log_bytes));
+  if (ftruncate(log_, log_bytes) != 0)
+    throw Error(fmt::format("cannot write {}/train.jsonl: {}", path, std::strerror(errno)));
   remove_unfinished(checkpoints());
 }
 
@@ -123,6 +125,7 @@ void remove_states(const std::string& run) {
 }
 
 void RunFolder::finish(const GivenOptions& given) {
+  write_waiting();
   write_run_file(path_, {given, true});
   remove_states(path_);
 }
@@ -138,14 +141,33 @@ bool RunFolder::write_products(const std::vector<std::string>& lines) {
 
 bool RunFolder::log(const nlohmann::ordered_json& line) {
   keep_ = true;
-  const std::string text = line.dump() + "\n";
-  const auto bytes = static_cast<ssize_t>(text.size());
-  if (write(log_, text.data(), text.size()) == bytes) {
-    log_bytes_ += bytes;
-    return true;
+  constexpr size_t kMostWaiting = size_t{16} << 20;
+  if (waiting_.size() < kMostWaiting) waiting_ += line.dump() + "\n";
+  else ++dropped_;
+  return write_waiting();
+}
+
+bool RunFolder::write_waiting() {
+  const auto cut = [&] { return torn_ = torn_ && ftruncate(log_, log_bytes_) != 0; };
+  if (cut()) return false;  // half a line would spoil the next one
+  ssize_t n = 0;
+  do n = write(log_, waiting_.data(), waiting_.size());
+  while (n < 0 && errno == EINTR);
+  if (n > 0) {
+    const size_t lines = waiting_.rfind('\n', static_cast<size_t>(n) - 1) + 1;  // npos + 1: none
+    log_bytes_ += static_cast<int64_t>(lines);
+    waiting_.erase(0, lines);
+    torn_ = lines != static_cast<size_t>(n);
   }
-  [[maybe_unused]] const int cut = ftruncate(log_, log_bytes_);  // half a line would spoil the next one
-  return false;
+  cut();
+  return waiting_.empty();
+}
+
+int64_t RunFolder::missing_lines() const { return dropped_ + std::count(waiting_.begin(), waiting_.end(), '\n'); }
+
+bool RunFolder::sync_log() {
+  write_waiting();  // what comes behind the checkpoint is another's
+  return fsync(log_) == 0 || errno == EINVAL || errno == EROFS;
 }
 
 }  // namespace gsae

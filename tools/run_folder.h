@@ -1,7 +1,5 @@
 #pragma once
 
-#include <unistd.h>
-
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -31,8 +29,8 @@ class RunFolder {
   const std::string& path() const { return path_; }
   std::string checkpoints() const { return path_ + "/checkpoints"; }
   int64_t log_bytes() const { return log_bytes_; }
-  // Has what train.jsonl holds survive a power cut: before a checkpoint counts on it.
-  void sync_log() const { (void)fsync(log_); }
+  // Has what train.jsonl holds survive a power cut: before a checkpoint counts on it. False: that cannot be had.
+  bool sync_log();
   // Stays whatever happens from now on: there is something to go on from.
   void keep() { keep_ = true; }
 
@@ -46,16 +44,22 @@ class RunFolder {
   void finish(const GivenOptions& given);
 
   // One line of train.jsonl, in the file when this returns. False: it could not be written (a full disk), which
-  // must not end a run; nothing of it is in the file then.
+  // must not end a run; nothing of it is in the file then, and it waits for the next call.
   bool log(const nlohmann::ordered_json& line);
+  // Lines that are not in it after all: those that still wait, and those for which there was no room to wait.
+  int64_t missing_lines() const;
 
  private:
   void open_log(int flags);
+  bool write_waiting();
 
   std::string path_;
   std::vector<std::string> created_;  // folders that were not there before, outermost first
   int log_ = -1;                      // train.jsonl
   int64_t log_bytes_ = 0;             // whole lines in it
+  bool torn_ = false;                 // there may be half a line behind them
+  std::string waiting_;               // whole lines
+  int64_t dropped_ = 0;               // lines
   bool keep_ = false;
 };
 

@@ -62,6 +62,7 @@ class SuiteRun {
       if (has_finished(run_.options.resume)) return;
       ResumePoint point = find_resume_point(run_, ctx_.device());
       checkpoint_ = std::move(point.checkpoint), state_ = std::move(point.state);
+      lines_lost_ = point.lines_lost;
       say(run_, checkpoint_
                     ? fmt::format("going on from {}", checkpoint_->path())
                     : run_.options.resume + ": was stopped before its first checkpoint: it starts from its beginning");
@@ -105,11 +106,14 @@ class SuiteRun {
     for (const RunPlan& plan : plans_) planned = std::max(planned, plan.memory.total());
     say(run_, fmt::format("{} {} (planned {})", gpu ? "device memory used" : "peak resident memory",
                           format_bytes(gpu ? device_used_ : peak_resident_memory()), format_bytes(planned)));
+    std::string lost;
     if (checkpoints.failures() > 0)
-      throw Error(
-          fmt::format("the run has finished and its results are whole, but {} of its checkpoints could not be "
-                      "written: see {}/train.jsonl",
-                      checkpoints.failures(), folder.path()));
+      lost = fmt::format("{} of its checkpoints could not be written: see {}/train.jsonl", checkpoints.failures(),
+                         folder.path());
+    if (const int64_t lines = folder.missing_lines(); lines > 0)
+      lost += fmt::format("{}{} lines of {}/train.jsonl could not be written", lost.empty() ? "" : "; and ", lines,
+                          folder.path());
+    if (!lost.empty()) throw Error("the run has finished and its results are whole, but " + lost);
   }
 
  private:
@@ -119,8 +123,12 @@ class SuiteRun {
   }
 
   std::unique_ptr<RunFolder> open_folder() {
-    if (!run_.options.resume.empty())
-      return std::make_unique<RunFolder>(run_.options.resume, state_ ? state_->log_bytes : 0);
+    if (!run_.options.resume.empty()) {
+      auto folder = std::make_unique<RunFolder>(run_.options.resume, state_ ? state_->log_bytes : 0);
+      if (checkpoint_) remove_checkpoints_after(checkpoint_->path());
+      if (lines_lost_) folder->log({{"lines_lost_before_step", state_->step}});
+      return folder;
+    }
     auto folder = std::make_unique<RunFolder>(run_.options.out.empty() ? default_folder(run_) : run_.options.out);
     write_run_file(folder->path(), {run_.options.given, false});
     return folder;
@@ -370,6 +378,7 @@ class SuiteRun {
   int64_t device_used_ = 0;
   std::unique_ptr<Checkpoint> checkpoint_;  // that the run goes on from, until it does
   std::optional<TrainingState> state_;      // of it
+  bool lines_lost_ = false;                 // of the log that the state counts on
   size_t results_passes_ = 0;               // passes that an earlier process has done
 };
 

@@ -83,10 +83,12 @@ void Training::save(bool now) {
   const Range range("checkpoint");
   report();  // nothing is on its way then
   check_losses();
-  folder_.sync_log();
+  const bool synced = folder_.sync_log();
   TrainingState s = state();
   RowOrigins::State origins;
-  const auto [saved, error] = checkpoints_.save(ctx_, s, tensors(s, origins), now);
+  const auto [saved, error] =
+      synced ? checkpoints_.save(ctx_, s, tensors(s, origins), now)
+             : checkpoints_.fail(fmt::format("cannot sync {}/train.jsonl to the disk", folder_.path()));
   pass_.saved = saved;
   folder_.keep();
   if (error.empty()) return;

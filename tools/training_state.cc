@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <type_traits>
 
 #include "kernels/check.h"
 
@@ -91,8 +94,22 @@ constexpr auto kTrainingFields = [](auto& s, const auto& field) {
 auto into(ordered& j) {
   return [&j](const char* name, const auto& value) { j[name] = value; };
 }
+
+// nlohmann's own conversions take 1e300 for an integer, and true for one.
+template <class T> void read(const json& j, T& value) {
+  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+    const bool fits = std::is_signed_v<T> ? j.is_number_integer() && (!j.is_number_unsigned() || j.get<T>() >= 0)
+                                          : j.is_number_unsigned();
+    if (!fits) throw Error(fmt::format("{:.40} is not a whole number in range", j.dump()));
+  }
+  j.get_to(value);
+}
+template <class T> void read(const json& j, std::vector<T>& values) {
+  if (!j.is_array()) throw Error(fmt::format("{:.40} is no list", j.dump()));
+  for (const json& element : j) read(element, values.emplace_back());
+}
 auto from(const json& j) {
-  return [&j](const char* name, auto& value) { j.at(name).get_to(value); };
+  return [&j](const char* name, auto& value) { read(j.at(name), value); };
 }
 
 // Lists of parts, each an object.
@@ -159,8 +176,43 @@ ordered to_json(const TrainingState& s) {
 TrainingState training_state(const json& record, const std::string& what) {
   try {
     return parse(record);
-  } catch (const json::exception& e) {
+  } catch (const std::exception& e) {  // a json::exception, or read()'s
     throw Error(fmt::format("{}: is no record of a training run: {}", what, e.what()));
+  }
+}
+
+void check_fits(const TrainingState& s, size_t saes, const std::string& what) {
+  constexpr int64_t kMostRows = std::numeric_limits<int32_t>::max(), kMostContexts = int64_t{1} << 20;
+  constexpr int64_t kMostCounted = int64_t{1} << 60;  // nothing overflows from there
+  std::vector<bool> seen(saes);
+  for (const TrainingState::PassSizes& pass : s.passes) {
+    if (pass.saes.empty() || pass.buffer_rows < 1 || pass.buffer_rows > kMostRows || pass.contexts < 0 ||
+        pass.contexts > kMostContexts)
+      throw Error(fmt::format("{}: has a pass of {} SAEs, {} rows of the buffer and {} contexts", what,
+                              pass.saes.size(), pass.buffer_rows, pass.contexts));
+    for (const size_t sae : pass.saes) {
+      if (sae >= saes || seen[sae])
+        throw Error(fmt::format("{}: its passes do not hold each of the run's {} SAEs once", what, saes));
+      seen[sae] = true;
+    }
+  }
+  const auto passes = static_cast<int64_t>(s.passes.size());
+  if (std::find(seen.begin(), seen.end(), false) != seen.end() || s.pass < 1 || s.pass > passes + 1 || s.log_bytes < 0)
+    throw Error(fmt::format("{}: its record does not fit the run: pass {} of {}, {} bytes of log", what, s.pass, passes,
+                            s.log_bytes));
+  const auto count = [&](const char* name, int64_t n, int64_t most) {
+    if (n < 0 || n > most) throw Error(fmt::format("{}: its {} is {}", what, name, n));
+  };
+  count("step", s.step, kMostCounted);
+  count("log_bytes", s.log_bytes, kMostCounted);
+  count("arrived", s.arrived, kMostCounted);
+  count("epoch", s.epoch, kMostCounted);
+  count("model_rows", s.model_rows, kMostCounted);
+  for (const TrainingState::Sae& sae : s.saes) {
+    count("rows", sae.progress.rows, kMostCounted);
+    count("sparse_rows", sae.progress.sparse_rows, sae.progress.rows);
+    count("last_step", sae.progress.last_step, s.step);
+    count("tail_rows", sae.tail_rows, kMostCounted);
   }
 }
 

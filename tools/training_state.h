@@ -58,5 +58,8 @@ struct TrainingState {
 nlohmann::ordered_json to_json(const TrainingState& state);
 // An Error says which part of the record is missing or of the wrong kind; `what` begins it.
 TrainingState training_state(const nlohmann::json& record, const std::string& what);
+// An Error unless the passes hold each SAE of a suite of so many once, and every size and count is one that a run can
+// have: the record comes from a file.
+void check_fits(const TrainingState& state, size_t saes, const std::string& what);
 
 }  // namespace gsae

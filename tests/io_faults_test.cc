@@ -1,0 +1,121 @@
+// A disk that fails under a training run, at each of the calls that write to its folder in turn: nothing crashes, what
+// went wrong is said, the checkpoints are whole, and the run ends in the bytes of one that nothing happened to, by
+// itself or with --resume. GSAE_EVERY_FAULT=1 tries every call (tests/faults/io_errors.sh); else a few of each kind.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <set>
+
+#include "tests/faults.h"
+
+namespace gsae::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Call {
+  int64_t number;
+  std::string kind;  // "write params.npz": the file's name without what differs from run to run
+};
+
+std::string kind_of(const std::string& call, const std::string& path) {
+  std::string name = fs::path(path).filename().string();
+  if (const size_t at = name.find(".tmp-"); at != name.npos) name.resize(at);
+  for (const char* prefix : {"step_", "pass_", ".writing-", "average_l0_"})
+    if (name.starts_with(prefix)) name = prefix;
+  return call + " " + name;
+}
+
+std::vector<Call> read_calls(const std::string& path) {
+  std::vector<Call> calls;
+  std::ifstream in(path);
+  std::string call, file;
+  for (int64_t number; in >> number >> call && std::getline(in, file);) calls.push_back({number, kind_of(call, file)});
+  return calls;
+}
+
+// Lines that only a run with faults has.
+void drop_errors(std::vector<nlohmann::json>& log) {
+  std::erase_if(log, [](const auto& line) { return line.contains("checkpoint_error"); });
+}
+
+struct Disk {
+  const char* name;
+  int error;
+  bool for_good;  // it stays like this until the process has ended
+};
+
+struct IoFaults : testing::Test {
+  void SetUp() override {
+    require_faults();
+    if (IsSkipped()) return;
+    write_bytes(data, documents());
+    expect_outcome(run_binary(words("whole"), faulty(dir / "whole", {{"GSAE_FAULT_LOG", dir / "calls"}})), 0);
+    whole.emplace(dir / "whole");
+    calls = read_calls(dir / "calls");
+    ASSERT_EQ(whole->params.size(), 1u);
+    ASSERT_GT(calls.size(), 50u);
+  }
+  Words words(const std::string& name) const { return small_run(dir / name, data, {"--l0", "8", "--steps", "6"}); }
+
+  // One run with the fault, and what is made of it.
+  void survives(const Disk& disk, const Call& call) {
+    const std::string out = dir / "run", what = std::string(disk.name) + ", " + call.kind;
+    SCOPED_TRACE(what + ", call " + std::to_string(call.number));
+    fs::remove_all(out);
+    const std::string last = std::to_string(disk.for_good ? int64_t{1} << 40 : call.number);
+    const Outcome o = run_binary(words("run"), faulty(out, {{"GSAE_FAULT_AT", std::to_string(call.number)},
+                                                            {"GSAE_FAULT_LAST", last},
+                                                            {"GSAE_FAULT_ERROR", std::to_string(disk.error)}}));
+    ASSERT_TRUE(o.status == 0 || o.status == 1) << o.status << ": " << o.err;
+    ++ended[o.status == 0                                   ? "went on, exit status 0"
+            : o.err.find("results are whole") != o.err.npos ? "went on, exit status 1"
+                                                            : "stopped, exit status 1"];
+    if (o.status == 1) EXPECT_TRUE(o.err.starts_with("gemma_sae: ") || o.err.find("
+gemma_sae: ") != o.err.npos) << o.err;
+    expect_whole_checkpoints(out);
+    if (o.status == 1) {
+        const bool there = fs::exists(out + "/run.json");
+        if (!there && fs::exists(out)) EXPECT_TRUE(fs::is_empty(out)) << o.err;
+        expect_outcome(run_binary(there ? Words{"train", "--resume", out, "--quiet"} : words("run")), 0);
+    }
+    Ended now(out);
+    EXPECT_TRUE(now.params == whole->params) << o.err;
+    drop_errors(now.log);
+    const bool said = o.err.find("could not be written") != o.err.npos;
+    if (!said || o.err.find("train.jsonl could not") == o.err.npos) EXPECT_EQ(now.log, whole->log) << o.err;
+  }
+
+  void sweep(const Disk& disk, size_t most_of_a_kind) {
+    const bool all = std::getenv("GSAE_EVERY_FAULT") != nullptr;
+    std::map<std::string, int64_t> of_kind, tried;
+    for (const Call& call : calls) ++of_kind[call.kind];
+    std::map<std::string, int64_t> met;
+    for (const Call& call : calls) {
+      const int64_t n = met[call.kind]++, of = of_kind[call.kind];
+      // in the middle of its kind, where there are only some
+      if (!all && (n < of / 2 || n >= of / 2 + int64_t(most_of_a_kind))) continue;
+      ++tried[call.kind];
+      survives(disk, call);
+    }
+    if (!all) return;
+    for (const auto& [kind, n] : tried) std::printf("%s: %s: %ld\n", disk.name, kind.c_str(), long(n));
+    for (const auto& [how, n] : ended) std::printf("%s: %ld runs %s\n", disk.name, long(n), how.c_str());
+  }
+
+  const TempFolder dir;
+  const std::string data = dir / "data.jsonl";
+  std::optional<Ended> whole;
+  std::vector<Call> calls;
+  std::map<std::string, int64_t> ended;
+};
+
+TEST_F(IoFaults, OneError) { sweep({"EIO once", EIO, false}, 1); }
+TEST_F(IoFaults, ADiskThatBreaks) {
+  if (!std::getenv("GSAE_EVERY_FAULT")) GTEST_SKIP() << "GSAE_EVERY_FAULT is not set";
+  sweep({"EIO from there on", EIO, true}, 1);
+}
+TEST_F(IoFaults, ADiskThatFillsUp) { sweep({"ENOSPC from there on", ENOSPC, true}, 1); }
+
+}  // namespace
+}  // namespace gsae::test
