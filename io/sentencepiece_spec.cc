@@ -23,31 +23,26 @@ std::optional<uint64_t> take_varint(std::string_view& in) {
   return std::nullopt;
 }
 
+// The next one, which leaves `in`; nothing, and all of `in` stays, if there is none that could be followed.
 std::optional<Field> take_field(std::string_view& in) {
-  const auto key = take_varint(in);
+  std::string_view rest = in;
+  const auto key = take_varint(rest);
   if (!key) return std::nullopt;
   Field field{.number = *key >> 3, .value = 0, .bytes = {}};
   uint64_t length = 0;
-  switch (*key & 7) {
-    case 0: {
-      const auto value = take_varint(in);
-      if (!value) return std::nullopt;
-      field.value = *value;
-      return field;
-    }
-    case 1: length = 8; break;
-    case 2: {
-      const auto value = take_varint(in);
-      if (!value) return std::nullopt;
-      length = *value;
-      break;
-    }
-    case 5: length = 4; break;
-    default: return std::nullopt;
+  const uint64_t type = *key & 7;
+  if (type == 0 || type == 2) {  // a varint, which may be a length
+    const auto value = take_varint(rest);
+    if (!value) return std::nullopt;
+    (type == 0 ? field.value : length) = *value;
+  } else if (type == 1 || type == 5) {
+    length = type == 1 ? 8 : 4;
+  } else {
+    return std::nullopt;
   }
-  if (length > in.size()) return std::nullopt;
-  field.bytes = in.substr(0, length);
-  in.remove_prefix(length);
+  if (length > rest.size()) return std::nullopt;
+  field.bytes = rest.substr(0, length);
+  in = rest.substr(length);
   return field;
 }
 
@@ -64,11 +59,17 @@ SentencePieceSpec read_sentencepiece_spec(std::string_view model) {
       }
     if (part->number == 3)  // normalizer_spec
       while (const auto field = take_field(message)) {
-        if (field->number == 2) spec.has_charsmap = !field->bytes.empty();
+        if (field->number == 2 && !field->bytes.empty()) spec.has_charsmap = true;
         if (field->number == 3) spec.add_dummy_prefix = field->value != 0;
         if (field->number == 4) spec.remove_extra_whitespaces = field->value != 0;
       }
+    if (part->number == 5)  // denormalizer_spec
+      while (const auto field = take_field(message))
+        if (field->number == 2 && !field->bytes.empty()) spec.has_charsmap = true;
+    const bool settings = part->number == 2 || part->number == 3 || part->number == 5;
+    if (settings && !message.empty()) spec.whole = false;
   }
+  if (!model.empty()) spec.whole = false;
   return spec;
 }
 

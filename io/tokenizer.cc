@@ -38,8 +38,7 @@ class Cuts {
  public:
   Cuts(const sentencepiece::SentencePieceProcessor& p, const SentencePieceSpec& spec) {
     constexpr int kBpe = 2;
-    if (spec.model_type != kBpe || !spec.byte_fallback || spec.has_charsmap || spec.add_dummy_prefix ||
-        spec.remove_extra_whitespaces)
+    if (spec.model_type != kBpe || !spec.byte_fallback || spec.add_dummy_prefix || spec.remove_extra_whitespaces)
       return;
     for (int id = 0; id < p.GetPieceSize(); ++id)
       if (p.IsUnused(id)) return;
@@ -88,10 +87,14 @@ Tokenizer::Tokenizer(const std::string& path) : state_(std::make_unique<State>()
   if (model.size() > kMaxModelBytes) refuse("it is larger than any tokenizer");
   if (model.starts_with("version https://git-lfs")) refuse("it is a Git LFS pointer; fetch the file with git lfs pull");
   if (model.starts_with("{")) refuse("it is JSON; tokenizer.model is the file beside it");
+  // The library follows such a table without a check: hostile ones lead it out of bounds.
+  const SentencePieceSpec spec = read_sentencepiece_spec(model);
+  if (!spec.whole) refuse("it is cut short, or no protobuf message");
+  if (spec.has_charsmap) refuse("it normalises text by a table (precompiled_charsmap), which Gemma's does not");
   const auto status = state_->processor.LoadFromSerializedProto({model.data(), model.size()});
   if (!status.ok()) refuse(status.ToString());
   state_->path = path;
-  state_->cuts = std::make_unique<Cuts>(state_->processor, read_sentencepiece_spec(model));
+  state_->cuts = std::make_unique<Cuts>(state_->processor, spec);
 }
 
 Tokenizer::~Tokenizer() = default;

@@ -56,18 +56,20 @@ TEST_F(TimeFaults, ClocksThatJump) {
       EXPECT_GT(j.at("tokens_per_second").get<double>(), 0);
       for (const char* key : {"model_seconds", "sae_seconds", "roof_fraction"}) EXPECT_GE(j.at(key).get<double>(), 0);
     }
-    EXPECT_FALSE(std::regex_search(o.out, std::regex("(^|\\s)-[0-9]"))) << o.out;  // no rate, no time that is left
-    EXPECT_NE(o.out.find("tok/s"), o.out.npos);
+    const std::string said = o.out + o.err;
+    EXPECT_FALSE(std::regex_search(said, std::regex("(^|\\s)-[0-9]"))) << said;  // no rate, no time that is left
+    EXPECT_NE(said.find("tok/s"), said.npos);
     EXPECT_EQ(std::regex_search(read_bytes(calls), std::regex("rename \\S*/checkpoints/step_")), jump.saves);
   }
 }
 
 TEST_F(TimeFaults, ASecondCtrlCEndsAtOnce) {
-  expect_outcome(run_binary(words("whole", "400", "0")), 0);
-  const std::string out = dir / "run";
-  // a disk so slow that the stop takes seconds
-  RunningBinary run(words("run", "400", "64"), faulty(out, {{"GSAE_FAULT_FSYNC_MS", "400"}}));
+  expect_outcome(run_binary(words("whole", "2000", "0")), 0);
+  const std::string out = dir / "run", slow = dir / "slow";
+  RunningBinary run(words("run", "2000", "64"),
+                    faulty(out, {{"GSAE_FAULT_FSYNC_MS", "400"}, {"GSAE_FAULT_FSYNC_IF", slow}}));
   for (int i = 0; i < 12000 && saved_step(out) < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  write_bytes(slow, "");  // from now on a checkpoint takes seconds
   run.signal(SIGINT);
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   const auto asked = std::chrono::steady_clock::now();

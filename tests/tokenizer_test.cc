@@ -176,6 +176,12 @@ TEST(Tokenizer, RefusesWhatIsNoModel) {
   const std::string model = read_bytes(kDemoTokenizer);
   EXPECT_ERROR(Tokenizer(written(std::string_view(model).substr(0, model.size() / 2 + 1))),
                "not a SentencePiece model");
+  // precompiled_charsmap, of the normalizer and of the denormalizer: a table that the library does not check; also
+  // behind a group, which protobuf passes over and which would hide it
+  const std::string table("\x12\x05table", 7);
+  for (const char message : {'\x1A', '\x2A'})
+    EXPECT_ERROR(Tokenizer(written(model + message + '\x07' + table)), "precompiled_charsmap");
+  EXPECT_ERROR(Tokenizer(written(model + "\x7B\x7C\x1A\x07" + table)), "cut short");
 }
 
 TEST(Tokenizer, SeveralThreadsAtOnce) {

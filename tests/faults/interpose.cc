@@ -7,7 +7,7 @@
 //   GSAE_FAULT_LAST=M       and those behind it, up to the Mth; default N
 //   GSAE_FAULT_ERROR=5      with this errno; 28 (ENOSPC): what takes no space still works, and of the first write half
 //                           is written, as where a disk fills up
-//   GSAE_FAULT_FSYNC_MS=T   fsync takes so long
+//   GSAE_FAULT_FSYNC_MS=T   fsync takes so long, once there is the file GSAE_FAULT_FSYNC_IF
 //
 // And clocks: from the GSAE_FAULT_CLOCK_ATth of those calls on, CLOCK_REALTIME (and time, gettimeofday) is
 // GSAE_FAULT_REALTIME seconds further on, or back, and CLOCK_MONOTONIC GSAE_FAULT_MONOTONIC seconds.
@@ -114,7 +114,8 @@ int fsync(int fd) {
   static const long milliseconds = number("GSAE_FAULT_FSYNC_MS", 0);
   const PathOf path(fd);
   if (const int error = fault("fsync", path.text, Space::kNone)) return failed(error);
-  if (milliseconds > 0) usleep(static_cast<useconds_t>(milliseconds * 1000));
+  static const char* const slow = std::getenv("GSAE_FAULT_FSYNC_IF");
+  if (milliseconds > 0 && slow && access(slow, F_OK) == 0) usleep(static_cast<useconds_t>(milliseconds * 1000));
   return static_cast<int>(syscall(SYS_fsync, fd));
 }
 
