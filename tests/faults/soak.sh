@@ -9,7 +9,7 @@ folder=${2:-$(mktemp -d)}
 binary=$(cd "$(dirname "$0")/../.." && pwd)/gemma_sae
 kMost=16384   # KiB that a process may grow by
 kSettled=30   # seconds until what it holds is counted
-kLife=180     # seconds of a process, until it is killed
+kLife=$((minutes * 12 > 60 ? minutes * 12 : 60))  # seconds of a process, until it is killed
 mkdir -p "$folder"
 cd "$folder"
 export OMP_WAIT_POLICY=passive
