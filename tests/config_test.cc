@@ -146,7 +146,7 @@ TEST(Config, MissingAndAbsurdValuesAreRefusedByName) {
   }
   for (const char* key :
        {"query_pre_attn_scalar", "rms_norm_eps", "rope_theta", "attn_logit_softcapping", "final_logit_softcapping"})
-    for (const Json& value : {Json(0), Json(-1.5), Json("1e-6"), Json(false)}) {
+    for (const Json& value : {Json(0), Json(-1.5), Json("1e-6"), Json(false), Json(1e39), Json(1e-46)}) {
       Json j = Json::parse(kPublished);
       j[key] = value;
       EXPECT_ERROR(parse(j), fmt::format("'{}' is {}: must be a positive number", key, value.dump()));

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <cstring>
 
 #include <string>
 #include <vector>
@@ -142,6 +143,17 @@ TEST_F(Documents, OverlongLinesAreNotHeld) {
   EXPECT_ERROR(read(path, options), ":2: the line is longer than 1 MiB");
   options.skip_bad = true;
   EXPECT_EQ(read(path, options), (Texts{"good", "after"}));
+  // bytes that come one line after the other, as long as it takes: no more of them is read than it takes to say so
+  struct Endless : ByteSource {
+    size_t read(char* out, size_t n) override { return std::memset(out, 'x', n), given += n, n; }
+    size_t given = 0;
+  };
+  auto endless = std::make_unique<Endless>();
+  const size_t& given = endless->given;
+  LineReader lines(std::move(endless), 1 << 20);
+  std::string_view line;
+  EXPECT_THROW(lines.next(line), LineTooLong);
+  EXPECT_LT(given, size_t{2} << 20);
   // the last line, without an end
   EXPECT_EQ(read(file("b.jsonl", "{\"text\": \"good\"}\n" + std::string(3 << 20, 'x')), options), (Texts{"good"}));
 }

@@ -188,9 +188,22 @@ TEST_F(NpzHostile, Bomb) {
   EXPECT_LT(std::filesystem::file_size(path_), 1u << 17);
   EXPECT_ERROR(read_npz(path_, 1 << 20), "allowed");
   EXPECT_EQ(read_npz(path_).at("W").values.size(), size_t{1} << 22);
+  EXPECT_TRUE(read_npz(path_, 1 << 20, {"V"}).empty());  // what is not wanted takes nothing
 
   std::string bytes = read_bytes(path_);
   EXPECT_ERROR(read_with(bytes, 22, 24, 0xfffffff0), "claims");  // more than deflate can
+}
+
+// Nothing to read, in more columns than could be counted.
+TEST_F(NpzHostile, NoRows) {
+  std::string header = npy_header("<f4", {0, int64_t{1} << 60});
+  header.replace(header.find("False"), 5, "True ");
+  OutputFile file(path_);
+  ZipWriter zip(file);
+  zip.add("W.npy", {header});
+  zip.finish();
+  file.commit();
+  EXPECT_TRUE(read_npz(path_).at("W").values.empty());
 }
 
 TEST_F(NpzHostile, TwoMembersOfOneName) {

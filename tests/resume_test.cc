@@ -189,9 +189,9 @@ TEST(ResumeLog, ALogThatWasCut) {
     return read_json(out + "/checkpoints/" + names.at(i) + "/record.json").at("log_bytes").get<int64_t>();
   };
   ASSERT_GT(bytes_of(0), bytes_of(1));
-  const int64_t cuts[] = {bytes_of(0) - 1, bytes_of(1) + 10, 1000};
-  for (const int64_t bytes : cuts) {
-    const bool all = bytes == 1000;
+  const int64_t before_all = bytes_of(names.size() - 1) - 1;
+  for (const int64_t bytes : {bytes_of(0) - 1, bytes_of(1) + 10, before_all}) {
+    const bool all = bytes == before_all;
     SCOPED_TRACE(bytes);
     const TempFolder copy;
     const std::string cut = copy / "run";

@@ -179,8 +179,8 @@ TEST(Tokenizer, RefusesWhatIsNoModel) {
   // precompiled_charsmap, of the normalizer and of the denormalizer: a table that the library does not check; also
   // behind a group, which protobuf passes over and which would hide it
   const std::string table("\x12\x05table", 7);
-  for (const char message : {'\x1A', '\x2A'})
-    EXPECT_ERROR(Tokenizer(written(model + message + '\x07' + table)), "precompiled_charsmap");
+  for (const char spec : {'\x1A', '\x2A'})
+    EXPECT_ERROR(Tokenizer(written(model + spec + '\x07' + table)), "precompiled_charsmap");
   EXPECT_ERROR(Tokenizer(written(model + "\x7B\x7C\x1A\x07" + table)), "cut short");
 }
 

@@ -231,9 +231,9 @@ Checkpoint::Checkpoint(const std::string& path) : path_(path) {
   const std::string manifest_path = path + "/" + kManifest;
   const nlohmann::json manifest = read_json(manifest_path, kMostJson);
   try {
-    if (const int format = manifest.at("format"); format != kCheckpointFormat)
-      throw Error(fmt::format("{}: is of format {}, and this gemma_sae {} reads format {}", path, format, GSAE_VERSION,
-                              kCheckpointFormat));
+    if (const nlohmann::json& format = manifest.at("format"); format != kCheckpointFormat)
+      throw Error(fmt::format("{}: is of format {:.40}, and this gemma_sae {} reads format {}", path, format.dump(),
+                              GSAE_VERSION, kCheckpointFormat));
     const std::string record = read_file(path + "/" + kRecord, kMostJson);
     Hash hash;
     hash.add(record.data(), record.size());

@@ -34,9 +34,9 @@ RunFile read_run_file(const std::string& run) {
     throw Error(fmt::format("{}: there is no run.json: it is not the folder of a training run", run));
   const nlohmann::json j = read_json(run + kName);
   try {
-    if (const int format = j.at("format"); format != kFormat)
-      throw Error(fmt::format("{}{}: is of format {}, and this gemma_sae {} reads format {}", run, kName, format,
-                              GSAE_VERSION, kFormat));
+    if (const nlohmann::json& format = j.at("format"); format != kFormat)
+      throw Error(fmt::format("{}{}: is of format {:.40}, and this gemma_sae {} reads format {}", run, kName,
+                              format.dump(), GSAE_VERSION, kFormat));
     RunFile file;
     j.at("finished").get_to(file.finished);
     j.at("folder").get_to(file.given.folder);
