@@ -81,7 +81,7 @@ SaeFile list(const std::string& path) {
 // W_enc (d, F) of stored (F, d).
 void read_transposed(const Tensor& W_enc, const StoredTensor& stored) {
   const int64_t d = W_enc.dim[0], latents = W_enc.dim[1];
-  std::vector<float> rows(static_cast<size_t>(kBlock * d));
+  std::vector<float> rows(static_cast<size_t>(std::min(kBlock, latents) * d));
   const size_t row_bytes = stored.bytes / static_cast<size_t>(latents);
   for (int64_t i = 0; i < latents; i += kBlock) {
     StoredTensor block = stored;
@@ -124,7 +124,7 @@ void write(const std::string& dir, const SaeParameters& params, const SaeDescrip
                          {{"model_name", s.location.model},
                           {"hook_name", transformer_lens_hook(s.location)},
                           {"trained_with", std::string("gemma_sae ") + GSAE_VERSION}});
-  std::vector<float> rows(static_cast<size_t>(kBlock * d));
+  std::vector<float> rows(static_cast<size_t>(std::min(kBlock, latents) * d));
   for (int64_t i = 0; i < latents; i += kBlock) {
     const int64_t n = std::min(kBlock, latents - i);
     for (int64_t c = 0; c < d; ++c)

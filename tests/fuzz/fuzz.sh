@@ -17,8 +17,8 @@ for program in $(find "$build/tests" -maxdepth 1 -name '*_fuzz' -type f | sort);
   corpus=$build/corpus/$name log=$build/$name.log
   mkdir -p "$corpus" "$build/found"
   status=0
-  # -malloc_limit_mb: a Zstandard window may have 128 MiB; -timeout: seconds for one input
-  "$program" "$corpus" "$seeds/$name" -max_total_time="$seconds" -max_len="${FUZZ_MAX_LEN:-16384}" -timeout=10 \
+  # -malloc_limit_mb: a Zstandard window may have 128 MiB; -timeout: seconds for one input, on a machine that may be busy
+  "$program" "$corpus" "$seeds/$name" -max_total_time="$seconds" -max_len="${FUZZ_MAX_LEN:-16384}" -timeout=60 \
     -rss_limit_mb=1024 -malloc_limit_mb=256 -print_final_stats=1 -artifact_prefix="$build/found/$name-" \
     >"$log" 2>&1 || status=$?
   runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")

@@ -1,5 +1,4 @@
-// sae/sae_file: a JSON and the parameters. Those of SAELens (cfg.json, sae_weights.safetensors), or, where the second
-// part is a zip archive, of Gemma Scope or ours (config.json, params.npz).
+// sae/sae_file and the formats behind it: a digit that says which, a JSON, and the parameters.
 #include "sae/sae_file.h"
 
 #include "tests/fuzz/fuzz.h"
@@ -7,13 +6,21 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace gsae;
   namespace fs = std::filesystem;
-  const std::vector<std::string_view> parts = test::parts_of(test::text_of(data, size), 2);
-  if (parts.size() < 2) return 0;
-  const bool npz = parts[1].starts_with("PK");
-  const std::string folder = test::fuzz_folder() / (npz ? "npz" : "saelens");
+  struct Format {
+    const char *json, *parameters;
+  };
+  static constexpr Format kFormats[] = {{"config.json", "params.npz"},
+                                        {"cfg.json", "sae_weights.safetensors"},
+                                        {"config.json", "params.safetensors"},
+                                        {"config.json", "ae.pt"},
+                                        {"config.json", "layer_3.safetensors"}};
+  std::vector<std::string_view> parts = test::parts_of(test::text_of(data, size), 2);
+  if (parts.size() < 2 || parts[0].empty()) return 0;
+  const size_t which = static_cast<unsigned char>(parts[0][0] - '0') % std::size(kFormats);
+  const std::string folder = test::fuzz_folder() / kFormats[which].parameters;
   fs::create_directory(folder);
-  test::write_bytes(folder + (npz ? "/config.json" : "/cfg.json"), parts[0]);
-  test::write_bytes(folder + (npz ? "/params.npz" : "/sae_weights.safetensors"), parts[1]);
+  test::write_bytes(folder + "/" + kFormats[which].json, parts[0].substr(1));
+  test::write_bytes(folder + "/" + kFormats[which].parameters, parts[1]);
   std::vector<SaeFile> listed;
   test::may_refuse([&] { listed = list_saes(folder); });
   test::may_refuse([&] {
