@@ -160,7 +160,7 @@ TEST(Train, TheFolderOfARun) {
   EXPECT_EQ(sae, fmt::format("{}/layer_3/width_256/average_l0_{:.0f}", run, l0));
   const std::string at = fs::relative(sae, run).string() + "/";
   EXPECT_EQ(files_below(run), (std::set<std::string>{"config.json", "run.json", "train.jsonl", at + "params.npz",
-                                                     at + "config.json", at + "eval.json"}));
+                                                     at + "config.json", at + "eval.json", at + "density.npy"}));
   EXPECT_NE(o.out.find("wrote " + sae), std::string::npos) << o.out;
 
   // one line for every four steps, and the last
