@@ -75,7 +75,7 @@ TEST_F(TimeFaults, ASecondCtrlCEndsAtOnce) {
   const auto asked = std::chrono::steady_clock::now();
   run.signal(SIGINT);
   const Outcome o = run.wait();
-  EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::milliseconds(800));
+  EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::milliseconds(1500));
   EXPECT_EQ(o.status, 128 + SIGINT);
   EXPECT_EQ(o.err.find("go on with"), o.err.npos) << o.err;  // it did not come to that
   expect_whole_checkpoints(out);
