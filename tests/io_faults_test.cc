@@ -5,7 +5,6 @@
 
 #include <fstream>
 #include <optional>
-#include <regex>
 
 #include "tests/faults.h"
 
@@ -82,7 +81,7 @@ struct IoFaults : testing::Test {
     Ended now(out);
     EXPECT_TRUE(now.params == whole->params) << o.err;
     drop_errors(now.log);
-    if (!std::regex_search(o.err, std::regex("lines of \\S*train.jsonl could not be written"))) {
+    if (o.err.find("train.jsonl could not be written") == o.err.npos) {
       EXPECT_EQ(now.log, whole->log) << o.err;
     }
   }

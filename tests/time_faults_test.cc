@@ -1,8 +1,8 @@
 // Clocks that jump under a training run, and a second Ctrl-C while the first one's checkpoint is written.
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <chrono>
-#include <regex>
 #include <thread>
 
 #include "tests/faults.h"
@@ -11,6 +11,22 @@ namespace gsae::test {
 namespace {
 
 namespace fs = std::filesystem;
+
+bool has_negative_number(const std::string& text) {
+  for (size_t at = text.find('-'); at != text.npos; at = text.find('-', at + 1))
+    if ((at == 0 || std::isspace(static_cast<unsigned char>(text[at - 1]))) && at + 1 < text.size() &&
+        std::isdigit(static_cast<unsigned char>(text[at + 1])))
+      return true;
+  return false;
+}
+
+// Of the lines "NUMBER CALL PATH" that the faults' library writes.
+bool renames_a_checkpoint(const std::string& calls) {
+  std::istringstream lines(calls);
+  for (std::string line; std::getline(lines, line);)
+    if (line.find(" rename ") != line.npos && line.find("/checkpoints/step_") != line.npos) return true;
+  return false;
+}
 
 struct TimeFaults : testing::Test {
   void SetUp() override {
@@ -57,9 +73,9 @@ TEST_F(TimeFaults, ClocksThatJump) {
       for (const char* key : {"model_seconds", "sae_seconds", "roof_fraction"}) EXPECT_GE(j.at(key).get<double>(), 0);
     }
     const std::string said = o.out + o.err;
-    EXPECT_FALSE(std::regex_search(said, std::regex("(^|\\s)-[0-9]"))) << said;  // no rate, no time that is left
+    EXPECT_FALSE(has_negative_number(said)) << said;  // no rate, no time that is left
     EXPECT_NE(said.find("tok/s"), said.npos);
-    EXPECT_EQ(std::regex_search(read_bytes(calls), std::regex("rename \\S*/checkpoints/step_")), jump.saves);
+    EXPECT_EQ(renames_a_checkpoint(read_bytes(calls)), jump.saves);
   }
 }
 
