@@ -281,13 +281,11 @@ TEST(Generate, AnInterruptKeepsWhatIsThere) {
   const TempFolder dir;
   RunningBinary running(
       command({"--prompt", "The dog", "--tokens", "1020", "--quiet", "--json", dir / "g.json", "--device", "cpu"}));
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  for (int i = 0; i < 12000 && running.out().empty(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   running.signal(SIGINT);
   const Outcome o = running.wait();
-  if (o.status == 0) GTEST_SKIP() << "1020 tokens in less than 0.3 s";
   EXPECT_EQ(o.status, 130) << o.err;
   EXPECT_NE(o.err.find("interrupted"), std::string::npos) << o.err;
-  if (!std::filesystem::exists(dir / "g.json")) return;  // it came before the first token
   const auto sample = read_json(dir / "g.json").at("samples").at(0);
   EXPECT_EQ(sample.at("stopped"), "interrupted");
   EXPECT_EQ(o.out, sample.at("text").get<std::string>() + "\n");

@@ -234,8 +234,10 @@ TEST_F(Resume, NoRun) {
 // Interrupted: the state of the step that was being taken is there, and how to go on is said.
 TEST_F(Resume, CtrlCSavesTheState) {
   const int64_t from = saved_step(out);
-  RunningBinary run(Words{"train", "--resume", out, "--quiet", "--checkpoint-every", "0"});
-  std::this_thread::sleep_for(std::chrono::seconds(2));
+  const auto logged = fs::file_size(out + "/train.jsonl");
+  RunningBinary run(Words{"train", "--resume", out, "--quiet", "--checkpoint-every", "0", "--log-every", "1"});
+  for (int i = 0; i < 12000 && fs::file_size(out + "/train.jsonl") <= logged; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
   run.signal(SIGTERM);
   const Outcome o = run.wait();
   expect_outcome(o, 128 + SIGTERM, {"gemma_sae train --resume " + out});

@@ -66,6 +66,7 @@ class RunningBinary {
   RunningBinary& operator=(const RunningBinary&) = delete;
 
   void signal(int number) const { kill(child_, number); }
+  std::string out() const { return read_bytes(out_); }  // so far
 
   Outcome wait() {
     int state = 0;
