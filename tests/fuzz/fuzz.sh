@@ -23,12 +23,12 @@ for program in $(find "$build/tests" -maxdepth 1 -name '*_fuzz' -type f | sort);
     >"$log" 2>&1 || status=$?
   runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
   peak=$(sed -n 's/^stat::peak_rss_mb: *//p' "$log")
-  covered=$(grep -oE 'cov: [0-9]+' "$log" | tail -1 || true)
+  covered=$(grep -aoE 'cov: [0-9]+' "$log" | tail -1 || true)
   echo "$name: ${runs:-?} inputs, ${covered:-no coverage}, peak ${peak:-?} MiB, status $status"
   ran=$((ran + 1))
   if [ "$status" != 0 ]; then
     failed=1
-    grep -E 'ERROR|SUMMARY|runtime error|Test unit written' "$log" || tail -5 "$log"
+    grep -aE 'ERROR|SUMMARY|runtime error|Test unit written' "$log" || tail -5 "$log"
   fi
 done
 [ "$ran" -gt 0 ] || { echo "no program matches $regex"; exit 1; }
