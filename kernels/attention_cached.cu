@@ -17,16 +17,21 @@ struct Operands {
   const void *q, *k, *v, *k_cache, *v_cache;
   const int32_t* start;
   int length, size, heads, kv_heads, capacity;
-  int window;        // as large as an int gets for none
-  int first, count;  // positions of q in this launch
-  int part_keys;     // a multiple of kKeys
-  int parts;         // for the longest reach that the cache allows
-  float scale, softcap;
+  int window;                         // as large as an int gets for none
+  int first, count;                   // positions of q in this launch
+  int part_keys;                      // a multiple of kKeys
+  int parts;                          // for the longest reach that the cache allows
+  float scale, softcap, inverse_cap;  // a division has a slow path that is called, with registers spilled around it
   float* partial;  // of each row of q and part: the highest score, the sum of exp(score - highest), that of the values
 };
 
 // Rows of q that share a key head, position by position; kRows of them are a block's.
 __device__ int position_of(const Operands& x, int row) { return x.first + row / (x.heads / x.kv_heads); }
+
+// Positions lie below 2^31: a division of 64 bits would be a call, with registers spilled around it.
+__device__ uint32_t ring_row(int64_t position, int64_t capacity) {
+  return static_cast<uint32_t>(position) % static_cast<uint32_t>(capacity);
+}
 
 // The keys that the rows [row, row + kRows) of a block see between them.
 struct Reach {
@@ -56,14 +61,16 @@ template <int N, bool kVector, class T> __device__ void load_columns(float (&v)[
 
 // A block takes kRows rows of q over one part of the keys that they see. Warps take the keys in turn for the scores,
 // a lane the columns of its own; then threads take columns of the result. kDim: of a head, at least.
+// Two blocks to a multiprocessor: left to itself, the compiler spills a register rather than take more than 64.
 template <class T, int kDim, int kRows, bool kVector>
-__global__ void __launch_bounds__(kThreads) attention_cached_kernel(Operands x) {
+__global__ void __launch_bounds__(kThreads, 2) attention_cached_kernel(Operands x) {
   constexpr int kPer = kDim / 32;                                  // columns of a lane
   constexpr int kColumns = kDim > kThreads ? kDim / kThreads : 1;  // of a thread
   __shared__ float scores[kRows][kKeys], highest[kRows], factor[kRows], sums[kRows];
   const int tiles = gridDim.x / x.parts, row = static_cast<int>(blockIdx.x) % tiles * kRows;
   const int part = static_cast<int>(blockIdx.x) / tiles, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t kv = blockIdx.y, start = *x.start;
+  const int sequence = static_cast<int>(blockIdx.y) / x.kv_heads, kv_head = static_cast<int>(blockIdx.y) % x.kv_heads;
   const int share = x.heads / x.kv_heads, rows = x.count * share;
   const Reach reach = reach_of<kRows>(x, start, row);
   const int64_t begin = reach.begin + int64_t(part) * x.part_keys;
@@ -71,14 +78,14 @@ __global__ void __launch_bounds__(kThreads) attention_cached_kernel(Operands x) 
   if (begin >= end) return;
 
   const auto key_row = [&](const void* fresh, const void* cache, int64_t position) {
-    return position < start ? static_cast<const T*>(cache) + (kv * x.capacity + position % x.capacity) * x.size
+    return position < start ? static_cast<const T*>(cache) + (kv * x.capacity + ring_row(position, x.capacity)) * x.size
                             : static_cast<const T*>(fresh) + (kv * x.length + position - start) * x.size;
   };
   float q[kRows][kPer];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const int at = min(row + r, rows - 1);  // beyond the last: again, and dropped
-    const int64_t head = kv / x.kv_heads * x.heads + kv % x.kv_heads * share + at % share;
+    const int64_t head = int64_t(sequence) * x.heads + kv_head * share + at % share;
     const T* from = static_cast<const T*>(x.q) + (head * x.length + position_of(x, at)) * x.size;
     load_columns<kPer, kVector>(q[r], from, lane * kPer, x.size);
   }
@@ -98,7 +105,7 @@ __global__ void __launch_bounds__(kThreads) attention_cached_kernel(Operands x) 
         for (int i = 0; i < kPer; ++i) dot = fmaf(q[r][i], k[i], dot);
         dot = warp_sum(dot) * x.scale;
         if (lane != r) continue;
-        if (x.softcap > 0) dot = x.softcap * tanhf(dot / x.softcap);
+        if (x.softcap > 0) dot = x.softcap * tanhf(dot * x.inverse_cap);
         const int64_t back = start + position_of(x, min(row + r, rows - 1)) - (key + j);
         scores[r][j] = 0 <= back && back < x.window ? dot : -INFINITY;
       }
@@ -155,15 +162,16 @@ template <class Out, int kRows> __global__ void __launch_bounds__(kThreads) comb
   const int share = x.heads / x.kv_heads, row = blockIdx.x;
   const int64_t kv = blockIdx.y;
   const Reach reach = reach_of<kRows>(x, *x.start, row / kRows * kRows);
-  const int parts = static_cast<int>((reach.end - reach.begin + x.part_keys - 1) / x.part_keys);
+  const int parts = (static_cast<int>(reach.end - reach.begin) + x.part_keys - 1) / x.part_keys;
   const float* from = x.partial + partial_at(x, kv, row, 0);
   const int stride = x.size + 2;
   float most = -INFINITY, sum = 0;
   for (int p = 0; p < parts; ++p) most = fmaxf(most, from[p * stride]);
   for (int p = 0; p < parts; ++p) sum += expf(from[p * stride] - most) * from[p * stride + 1];
   const float inverse = 1 / sum;
-  const int64_t sequence = kv / x.kv_heads, head = kv % x.kv_heads * share + row % share;
-  Out* to = out + ((sequence * x.length + position_of(x, row)) * x.heads + head) * x.size;
+  const int sequence = static_cast<int>(blockIdx.y) / x.kv_heads, kv_head = static_cast<int>(blockIdx.y) % x.kv_heads;
+  const int64_t head = int64_t(kv_head) * share + row % share;
+  Out* to = out + ((int64_t(sequence) * x.length + position_of(x, row)) * x.heads + head) * x.size;
   for (int c = threadIdx.x; c < x.size; c += kThreads) {
     float y = 0;
     for (int p = 0; p < parts; ++p) y += expf(from[p * stride] - most) * from[p * stride + 2 + c];
@@ -177,7 +185,7 @@ __global__ void __launch_bounds__(kThreads)
     append_cached_kernel(Packet* k_cache, Packet* v_cache, const Packet* k, const Packet* v, const int32_t* start,
                          int length, int skipped, int64_t capacity, int packets) {
   const int64_t head = blockIdx.y, t = skipped + int64_t(blockIdx.x);
-  const int64_t from = (head * length + t) * packets, to = (head * capacity + (*start + t) % capacity) * packets;
+  const int64_t from = (head * length + t) * packets, to = (head * capacity + ring_row(*start + t, capacity)) * packets;
   for (int i = threadIdx.x; i < packets; i += kThreads) {
     k_cache[to + i] = k[from + i];
     v_cache[to + i] = v[from + i];
@@ -228,6 +236,7 @@ void attention_cached(Context& ctx, Tensor out, Tensor q, Tensor k, Tensor v, Te
              .parts = static_cast<int>((most_keys + part_keys - 1) / part_keys),
              .scale = o.scale,
              .softcap = o.softcap,
+             .inverse_cap = o.softcap > 0 ? 1 / o.softcap : 0,
              .partial = workspace<float>(ctx, rows * count * parts * (size + 2))};
   const auto run = [&]<class T, int kDim>() {
     const int64_t together = x.count * share;  // rows that may share a block
@@ -257,7 +266,7 @@ void append_cached(Context& ctx, Tensor k_cache, Tensor v_cache, Tensor k, Tenso
            static_cast<int>(skipped), capacity, static_cast<int>(bytes / sizeof(Packet)));
   };
   if (bytes % 16 == 0 && aligned(16, {k_cache.ptr, v_cache.ptr, k.ptr, v.ptr})) move.template operator()<uint4>();
-  else move.template operator()<uint16_t>();
+  else move.template operator()<ushort1>();
 }
 
 }  // namespace gsae::cuda

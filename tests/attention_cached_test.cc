@@ -91,6 +91,13 @@ const std::vector<Case> kCases{
     {{"eight_to_one", 1, 8, 1, 14, 32, {.scale = 0.25f}, 2}, one_by_one(9, 14), 14},
     {{"like_27b", 2, 4, 2, 70, 128, {.scale = 0.0833f, .softcap = 50, .window = 31}, 2}, {60, 1, 1, 1, 6, 1}, 31},
     {{"like_2b", 1, 4, 2, 80, 256, {.scale = 0.0625f, .softcap = 50, .window = 63}, 2}, {66, 1, 1, 11, 1}, 63},
+    // one, two, four and more rows of q to a block, of each size of heads, even and odd
+    {{"rows_of_5", 1, 1, 1, 13, 5, {.scale = 0.4f, .window = 6}}, {1, 2, 4, 6}, 13},
+    {{"rows_of_64", 1, 1, 1, 13, 64, {.scale = 0.125f, .window = 6}}, {1, 2, 4, 6}, 13},
+    {{"rows_of_67", 1, 1, 1, 13, 67, {.scale = 0.125f, .window = 6}}, {1, 2, 4, 6}, 13},
+    {{"rows_of_128", 1, 1, 1, 13, 128, {.scale = 0.09f, .window = 6}}, {1, 2, 4, 6}, 13},
+    {{"rows_of_133", 1, 1, 1, 13, 133, {.scale = 0.09f, .window = 6}}, {1, 2, 4, 6}, 13},
+    {{"rows_of_256", 1, 1, 1, 13, 256, {.scale = 0.0625f, .window = 6}}, {1, 2, 4, 6}, 13},
     {{"beyond_the_cap", 1, 2, 1, 70, 64, {.scale = 1, .softcap = 50}, 6}, {60, 1, 1, 1, 7}, 70},
     {{"beyond_exp", 1, 2, 1, 80, 64, {.scale = 1}, 6}, {70, 1, 1, 8}, 80},
     {{"parts", 1, 2, 1, 1100, 8, {.scale = 0.3f, .softcap = 50}, 2}, {1090, 1, 1, 8}, 1100},
