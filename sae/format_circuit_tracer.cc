@@ -146,7 +146,6 @@ const SaeFormat kCircuitTracer{.name = "circuit-tracer",
                                .takes = takes,
                                .list = list,
                                .load = load,
-                               .parameters = [](const std::string& path) { return path; },
                                .write = write};
 
 }  // namespace gsae

@@ -132,7 +132,6 @@ const SaeFormat kDictionaryLearning{.name = "dictionary-learning",
                                     .takes = takes,
                                     .list = list,
                                     .load = load,
-                                    .parameters = [](const std::string& path) { return path; },
                                     .write = write};
 
 }  // namespace gsae

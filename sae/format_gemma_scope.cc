@@ -88,7 +88,6 @@ const SaeFormat kGemmaScope{.name = "gemma-scope",
                             .takes = takes,
                             .list = list,
                             .load = load,
-                            .parameters = [](const std::string& path) { return path; },
                             .write = write};
 
 }  // namespace gsae

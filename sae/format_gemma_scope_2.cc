@@ -100,7 +100,6 @@ const SaeFormat kGemmaScope2{.name = "gemma-scope-2",
                              .takes = takes,
                              .list = list,
                              .load = load,
-                             .parameters = [](const std::string& path) { return path; },
                              .write = nullptr};
 
 }  // namespace gsae

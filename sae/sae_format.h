@@ -20,7 +20,8 @@ struct SaeFormat {
   bool (*takes)(const std::string& file, std::string& path);
   SaeFile (*list)(const std::string& path);
   LoadedSae (*load)(const std::string& path);
-  std::string (*parameters)(const std::string& path);  // the file that holds them
+  // the file that holds them, where that is not `path` itself
+  std::string (*parameters)(const std::string& path) = [](const std::string& path) { return path; };
   // Into a folder that is there. nullptr: read only.
   void (*write)(const std::string& dir, const SaeParameters& params, const SaeDescription& description);
 };

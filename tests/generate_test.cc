@@ -276,7 +276,7 @@ TEST(Generate, AnSaeOfARunByItsName) {
   expect_outcome(run(dir / "res.3/1k/l0_99"), 1, {"l0_99", "res.3/1k/l0_32"});
 }
 
-// Ctrl-C: what is there stays, a line break, and the shell's status. 1000 tokens take longer than the wait.
+// Ctrl-C behind the first token, long before the last: what is there stays, a line break, and the shell's status.
 TEST(Generate, AnInterruptKeepsWhatIsThere) {
   const TempFolder dir;
   RunningBinary running(
