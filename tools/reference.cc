@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <set>
+
 #include "tools/commands.h"
 #include "tools/console.h"
 #include "tools/options.h"
@@ -21,8 +23,10 @@ std::string cell(const std::string& text) {
 std::string row(const CLI::Option& option) {
   const bool flag = option.get_items_expected_max() == 0;
   const std::string value = flag ? "" : option.get_default_str();
+  std::set<std::string> others;  // the library's set is ordered by addresses
+  for (const CLI::Option* other : option.get_excludes()) others.insert(other->get_name());
   std::string excluded;
-  for (const CLI::Option* other : option.get_excludes()) excluded += " `" + other->get_name() + "`";
+  for (const std::string& other : others) excluded += " `" + other + "`";
   std::string what = cell(option.get_description());
   if (!excluded.empty()) what += "; not with" + excluded;
   if (option.get_required()) what += "; required";
