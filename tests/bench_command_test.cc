@@ -10,7 +10,7 @@
 #include "kernels/context.h"
 #include "tests/run_binary.h"
 #include "tools/bench_report.h"
-#include "tools/row_source.h"
+#include "tools/model_source.h"
 #include "tools/step_cost.h"
 
 namespace gsae::test {

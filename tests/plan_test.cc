@@ -3,6 +3,7 @@
 
 #include "io/json.h"
 #include "tests/run_binary.h"
+#include "tools/model_source.h"
 #include "tools/plan_options.h"
 #include "tools/step_cost.h"
 #include "tools/time_plan.h"

@@ -24,8 +24,8 @@
 #include "tools/console.h"
 #include "tools/lay_out.h"
 #include "tools/machine.h"
+#include "tools/model_source.h"
 #include "tools/progress.h"
-#include "tools/row_source.h"
 #include "tools/run_sizes.h"
 
 namespace gsae {

@@ -1,4 +1,5 @@
 #include "tools/time_plan.h"
+#include "tools/model_source.h"
 
 #include <algorithm>
 #include <cmath>

@@ -11,8 +11,10 @@
 #include "kernels/range.h"
 #include "tools/console.h"
 #include "tools/evaluate.h"
+#include "tools/file_source.h"
 #include "tools/interrupt.h"
 #include "tools/lay_out.h"
+#include "tools/model_source.h"
 #include "tools/suite_run.h"
 
 namespace gsae {
