@@ -42,6 +42,12 @@ void select_entries(Context& ctx, const Entries& e, Tensor zt, Tensor b_enc, Ten
 
 void transpose_entries(Context& ctx, const Entries& e) { GSAE_DISPATCH(ctx.device(), transpose_entries(ctx, e)); }
 
+void count_entries(Context& ctx, Tensor fired, const Entries& e) {
+  CHECKF(fired.is({e.latents()}) && fired.dtype == DType::kI32, "count_entries: fired {} must be i32[{}]", fired,
+         e.latents());
+  GSAE_DISPATCH(ctx.device(), count_entries(ctx, fired, e));
+}
+
 namespace {
 
 constexpr int64_t kWord = 64;  // rows of a word of marks
@@ -156,6 +162,11 @@ void cpu::transpose_entries(Context& ctx, const Entries& e) {
   // now each row's place in the last table is where the next row begins
   std::copy_backward(row_begin, row_begin + n, row_begin + n + 1);
   row_begin[0] = 0;
+}
+
+void cpu::count_entries(Context&, Tensor fired, const Entries& e) {
+  const int32_t* begin = e.begin.data<int32_t>();
+  for (int64_t i = 0; i < e.latents(); ++i) fired.data<int32_t>()[i] += begin[i + 1] - begin[i];
 }
 
 }  // namespace gsae

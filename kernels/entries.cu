@@ -199,6 +199,12 @@ __global__ void __launch_bounds__(kSortThreads)
   if (k < size) latent[k] = owner[place[k]];
 }
 
+__global__ void __launch_bounds__(kSortThreads)
+    count_entries_kernel(int32_t* fired, const int32_t* begin, int64_t latents) {
+  const int64_t i = int64_t(blockIdx.x) * kSortThreads + threadIdx.x;
+  if (i < latents) fired[i] += begin[i + 1] - begin[i];
+}
+
 }  // namespace
 
 void clear_entries(Context& ctx, const Entries& e) {
@@ -255,6 +261,12 @@ void transpose_entries(Context& ctx, const Entries& e) {
   launch(finish_rows_kernel, (capacity + kSortThreads) / kSortThreads, kSortThreads, 0, stream,
          e.row_begin.data<int32_t>(), latent, place, row, e.owner.data<int32_t>(), e.count.data<int64_t>(), capacity,
          n);
+}
+
+void count_entries(Context& ctx, Tensor fired, const Entries& e) {
+  const Range range("count_entries");
+  launch(count_entries_kernel, (e.latents() + kSortThreads - 1) / kSortThreads, kSortThreads, 0, ctx.cuda().stream,
+         fired.data<int32_t>(), e.begin.data<int32_t>(), e.latents());
 }
 
 }  // namespace gsae::cuda

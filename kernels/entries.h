@@ -57,15 +57,20 @@ void select_entries(Context& ctx, const Entries& e, Tensor zt, Tensor b_enc, Ten
 // than the capacity.
 void transpose_entries(Context& ctx, const Entries& e);
 
+// fired[i] += the number of latent i's entries, which must have fitted. fired (F) i32.
+void count_entries(Context& ctx, Tensor fired, const Entries& e);
+
 namespace cpu {
 void clear_entries(Context& ctx, const Entries& e);
 void select_entries(Context& ctx, const Entries& e, Tensor zt, Tensor b_enc, Tensor theta, float half, int64_t first);
 void transpose_entries(Context& ctx, const Entries& e);
+void count_entries(Context& ctx, Tensor fired, const Entries& e);
 }  // namespace cpu
 namespace cuda {
 void clear_entries(Context& ctx, const Entries& e);
 void select_entries(Context& ctx, const Entries& e, Tensor zt, Tensor b_enc, Tensor theta, float half, int64_t first);
 void transpose_entries(Context& ctx, const Entries& e);
+void count_entries(Context& ctx, Tensor fired, const Entries& e);
 }  // namespace cuda
 
 }  // namespace gsae

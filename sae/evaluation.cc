@@ -54,7 +54,7 @@ EvaluationWorkspace::EvaluationWorkspace(Arena& arena, int64_t rows, int64_t wid
       index(arena.take("counted rows", DType::kI32, {rows})),
       zeros(arena.take("row zero", DType::kI32, {rows})),
       centre(arena.take("centre", DType::kF32, {width})),
-      sae(arena, latents, rows) {}
+      sae(arena, rows, width, latents) {}
 
 Tensor shaped(Tensor flat, int64_t n, int64_t width) { return flat.rows(0, n * width).reshape({n, width}); }
 
@@ -93,7 +93,7 @@ void SaeEvaluation::add(Context& ctx, Tensor rows, const CountedRows& counted, E
   const Tensor sum = take_prefix(w.sum, d), fired = take_prefix(w.fired, params_.latents());
   gather_rows(ctx, x, rows, counted.index, 1);
   fill_zero(ctx, fired);
-  reconstruct(ctx, x_hat, x, params_, w.sae, w.l0.rows(0, n), fired);
+  reconstruct(ctx, x_hat, x, params_, w.sae, w.l0.rows(0, n), fired, sparse_);
   upload(ctx, centre, centre_);
   reconstruction_metrics(ctx, shaped(w.metrics, n, kReconstructionMetrics), x_hat, x, centre);
   fill_zero(ctx, sum);

@@ -56,7 +56,7 @@ struct EvaluationWorkspace {
   Tensor sum, square;   // (width), (1)   f64
   Tensor index, zeros;  // (rows)         i32
   Tensor centre;        // (width)        f32
-  SaeWorkspace sae;
+  ReconstructionWorkspace sae;
 };
 
 // The first n rows of a workspace's flat tensor, as (n, width).
@@ -92,6 +92,7 @@ class SaeEvaluation {
 
   SaeParameters params_;
   std::vector<float> centre_;
+  bool sparse_ = true;  // as reconstruct() found it
   struct Positions {
     int64_t tokens = 0;
     RatioSum l0, fvu;

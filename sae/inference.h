@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/context.h"
+#include "kernels/entries.h"
 #include "kernels/memory.h"
 #include "sae/sae_parameters.h"
 
@@ -23,8 +24,25 @@ struct SaeWorkspace {
   Tensor f;  // (tile * latents) f32
 };
 
-// Both, tile by tile. x_hat may be x itself.
-void reconstruct(Context& ctx, Tensor x_hat, Tensor x, const SaeParameters& sae, const SaeWorkspace& workspace,
-                 Tensor l0 = {}, Tensor fired = {});
+// What reconstruct() needs, for SAEs of at most `width` and `latents`; rows as above.
+struct ReconstructionWorkspace {
+  ReconstructionWorkspace(Arena& arena, int64_t rows, int64_t width, int64_t latents);
+
+  SaeWorkspace latents;
+  Entries entries;  // of a tile
+  Tensor error;     // (tile)  f32
+  Tensor bias;      // (width) f32
+};
+
+// The entries of a row up to which it is decoded from lists, as a training step does it, rather than by a product.
+int64_t most_entries_of_row(int64_t latents);
+
+// Both, tile by tile of rows; x_hat, l0 and fired as above, none of them empty, x_hat not x itself.
+//
+// sparse: in, whether to decode from lists of the active latents; out, false from the first tile on of which there were
+// too many. Then what is left is dense. An SAE's L0 is about the same everywhere: give it to the next call. The host
+// waits once in a sparse tile, for the number of entries.
+void reconstruct(Context& ctx, Tensor x_hat, Tensor x, const SaeParameters& sae,
+                 const ReconstructionWorkspace& workspace, Tensor l0, Tensor fired, bool& sparse);
 
 }  // namespace gsae

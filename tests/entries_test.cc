@@ -173,7 +173,17 @@ struct EntriesOn : OnDevice {
     const int64_t count = p.count();
     GuardedEntries e(ctx, p.batch, p.latents, std::max<int64_t>(1, count + room));
     make(e, p, tile);
-    expect_lists(e, lists(p), count);
+    const Lists want = lists(p);
+    expect_lists(e, want, count);
+    std::vector<int32_t> before(p.latents), after(p.latents);
+    for (int64_t i = 0; i < p.latents; ++i) {
+      before[i] = static_cast<int32_t>(i % 3);
+      after[i] = before[i] + want.begin[i + 1] - want.begin[i];
+    }
+    Guarded fired(ctx, DType::kI32, {p.latents});
+    upload(ctx, fired, before);
+    count_entries(ctx, fired, e);
+    EXPECT_EQ(e.integers(fired), after);
   }
 };
 ON_DEVICES(EntriesOn);
@@ -394,6 +404,8 @@ TEST_P(EntriesOn, Refuses) {
   EXPECT_THROW(select_entries(ctx, e, zt, v, w, 0.5f, 0), Error);
   EXPECT_THROW(select_entries(ctx, e, zt, v, v, 0.5f, 4), Error);
   EXPECT_THROW(select_entries(ctx, e, zt, v, v, 0.5f, -1), Error);
+  EXPECT_THROW(count_entries(ctx, Guarded(ctx, DType::kI32, {6}), e), Error);
+  EXPECT_THROW(count_entries(ctx, Guarded(ctx, DType::kF32, {5}), e), Error);
 }
 
 // What a step's memory plan says.

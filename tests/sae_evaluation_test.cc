@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "io/safetensors.h"
+#include "kernels/elementwise.h"
 #include "tests/paths.h"
 #include "tests/values_on_device.h"
 
@@ -71,15 +72,87 @@ TEST_P(SaeInference, MatchesTheGolden) {
     for (int64_t i = 0; i < latents; ++i) counts[r] += want_f[r * latents + i] > 0;
   expect_close(l0.read(), counts, 0);
 
-  // Tile by tile, with a ragged last tile: the same rows.
+  // Tile by tile, with a ragged last tile, from lists and not, in memory for a larger one, and with lists that fewer
+  // rows fill: the same rows.
+  const auto lay_out = [&](Arena& arena, int64_t rows, int64_t list_rows) {
+    ReconstructionWorkspace w(arena, rows, d + 3, 2 * latents);
+    w.entries = Entries(arena, rows, 2 * latents, list_rows * most_entries_of_row(latents));
+    return w;
+  };
   Arena plan;
-  SaeWorkspace(plan, latents, 7);
+  lay_out(plan, n, n);
+  const Buffer memory(ctx.device(), plan.used());
+  std::vector<int32_t> firings(latents);
+  for (int64_t k = 0; k < n * latents; ++k) firings[k % latents] += want_f[k] > 0;
+  for (const auto& [wanted, rows, list_rows] :
+       {std::tuple<bool, int64_t, int64_t>{true, 7, 7}, {true, 7, n}, {false, 7, 7}, {true, n, n}, {true, 100, 3}}) {
+    SCOPED_TRACE(testing::Message() << (wanted ? "from lists, " : "dense, ") << rows << " rows, " << list_rows);
+    Arena arena(memory);
+    const ReconstructionWorkspace tiles = lay_out(arena, rows, list_rows);
+    Guarded tiled(ctx, DType::kF32, {n, d}), counted(ctx, DType::kF32, {n});
+    Guarded fired(ctx, DType::kI32, {latents});
+    fill_zero(ctx, fired);
+    bool sparse = wanted;
+    reconstruct(ctx, tiled, x, params, tiles, counted, fired, sparse);
+    expect_close(tiled.read(), want_hat, 1e-5, 1e-4);
+    expect_close(counted.read(), counts, 0);
+    fired.read();  // its canaries
+    EXPECT_EQ(download<int32_t>(ctx, fired), firings);
+    EXPECT_EQ(sparse, wanted);
+  }
+}
+
+// Few latents fire on the first tile, all on the second, few on the third: the second is computed another way, and what
+// comes after it, and nothing is counted twice.
+TEST_P(SaeInference, TooManyEntriesMakeItDense) {
+  const int64_t d = 3, latents = 4100, tile = 4, n = 3 * tile;
+  ASSERT_LT(most_entries_of_row(latents), latents);
+  EXPECT_EQ(most_entries_of_row(100), 64);
+  EXPECT_EQ(most_entries_of_row(10), 10);
+  auto values = uniform(n * d, 1, DType::kF32, -1, 1);
+  for (int64_t r = 0; r < n; ++r) values[r * d] = r / tile == 1 ? 100.0f : 0.0f;
+  // every latent reads the first column; those of 50, 150, ... the second too, from 0.5 on
+  std::vector<float> W_enc(d * latents), b_enc(latents, -1.0f), theta(latents, 0.0f);
+  for (int64_t i = 0; i < latents; ++i) {
+    W_enc[i] = 1;
+    if (i % 100 == 50) W_enc[latents + i] = 3, b_enc[i] = 0.25f;
+  }
+  const auto W_dec = uniform(latents * d, 2, DType::kF32, -1, 1), b_dec = uniform(d, 3, DType::kF32, -1, 1);
+  const Guarded x(ctx, DType::kF32, {n, d}, values), enc(ctx, DType::kF32, {d, latents}, W_enc),
+      dec(ctx, DType::kF32, {latents, d}, W_dec), be(ctx, DType::kF32, {latents}, b_enc),
+      bd(ctx, DType::kF32, {d}, b_dec), th(ctx, DType::kF32, {latents}, theta);
+  SaeParameters params;
+  params.W_enc = enc, params.W_dec = dec, params.b_enc = be, params.b_dec = bd, params.threshold = th;
+
+  std::vector<double> hat(n * d), l0(n);
+  std::vector<int32_t> firings(latents);
+  for (int64_t r = 0; r < n; ++r) {
+    for (int64_t c = 0; c < d; ++c) hat[r * d + c] = b_dec[c];
+    for (int64_t i = 0; i < latents; ++i) {
+      double z = b_enc[i];
+      for (int64_t c = 0; c < d; ++c) z += double(values[r * d + c]) * W_enc[c * latents + i];
+      if (z <= 0) continue;
+      l0[r] += 1, firings[i] += 1;
+      for (int64_t c = 0; c < d; ++c) hat[r * d + c] += z * W_dec[i * d + c];
+    }
+  }
+  Arena plan;
+  ReconstructionWorkspace(plan, tile, d, latents);
   const Buffer memory(ctx.device(), plan.used());
   Arena arena(memory);
-  const SaeWorkspace tiles(arena, latents, 7);
-  Guarded tiled(ctx, DType::kF32, {n, d});
-  reconstruct(ctx, tiled, x, params, tiles);
-  expect_close(tiled.read(), want_hat, 1e-5, 1e-4);
+  const ReconstructionWorkspace tiles(arena, tile, d, latents);
+  Guarded x_hat(ctx, DType::kF32, {n, d}), counted(ctx, DType::kF32, {n});
+  Guarded fired(ctx, DType::kI32, {latents});
+    fill_zero(ctx, fired);
+  bool sparse = true;
+  reconstruct(ctx, x_hat, x, params, tiles, counted, fired, sparse);
+  EXPECT_FALSE(sparse);
+  EXPECT_LT(l0[0], most_entries_of_row(latents));
+  EXPECT_EQ(l0[tile], latents);
+  expect_close(x_hat.read(), hat, 1e-5, 2e-2);  // sums of 4,100 products of up to 100
+  expect_close(counted.read(), l0, 0);
+  fired.read();  // its canaries
+  EXPECT_EQ(download<int32_t>(ctx, fired), firings);
 }
 
 // The golden's own FVU and L0; two batches, a third of the rows not counted, another centre: the same

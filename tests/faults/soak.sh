@@ -1,21 +1,27 @@
 #!/usr/bin/env bash
-# A training that goes on for long, with frequent checkpoints, kills and resumes: the memory of its processes stays what
-# it was after their first half minute, to within 16 MiB, and what is on the disk does not grow.
+# A training that goes on for long, with frequent checkpoints, kills and resumes, over and over a text of which it has
+# read many passes in its first half minute: the memory of its processes stays what it was then, to within 16 MiB, and
+# what is on the disk does not grow.
 #
 #   tests/faults/soak.sh [MINUTES [FOLDER]]        default: 30 minutes in a temporary folder
 set -euo pipefail
 minutes=${1:-30}
 folder=${2:-$(mktemp -d)}
-binary=$(cd "$(dirname "$0")/../.." && pwd)/gemma_sae
+root=$(cd "$(dirname "$0")/../.." && pwd)
+binary=$root/gemma_sae
 kMost=16384   # KiB that a process may grow by
 kSettled=30   # seconds until what it holds is counted
 kLife=$((minutes * 12 > 60 ? minutes * 12 : 60))  # seconds of a process, until it is killed
-mkdir -p "$folder"
+mkdir -p "$folder/data"
 cd "$folder"
+# Not the demo's corpus: it is as large as what is read ahead of training, which doubles what is held once, after minutes.
+for source in "$root"/{kernels,model,sae,io,tools}/*.cc "$root"/docs/*.md; do
+  cp "$source" "data/$(basename "$source").txt"
+done
 export OMP_WAIT_POLICY=passive
 resident() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status" 2>/dev/null || true; }
 
-command=("$binary" train --model demo --layer 3 --site res,mlp --width 1k --l0 16,32 --tokens 1000G --context 256 --batch 1024
+command=("$binary" train --model demo --data data/*.txt --layer 3 --site res,mlp --width 1k --l0 16,32 --tokens 1000G --context 256 --batch 1024
   --buffer 32k --log-every 50 --checkpoint-every 2s --eval-contexts 0 --quiet --out "$folder/run")
 end=$((SECONDS + minutes * 60)) kills=0 worst=0 saved=0 newest=
 while [ "$SECONDS" -lt "$end" ]; do
