@@ -18,7 +18,7 @@ namespace gsae {
 //   dx           (B, d)  f32 or bf16: the precision of the step; z is rounded to it where it multiplies
 //   error, l0    (B)     f32
 //   dbias        (d)     f32, accumulated
-//   x            (B, d)  f32
+//   x            (B, d)  f32; may be dx itself where that is f32
 //   W_dec        (F, d)  dtype of dx;  bias (d) f32;  theta (F) f32
 //
 // The same as jump_relu, matmul, reconstruction_error and matmul on (B, F), up to the order of sums. Gathers each

@@ -65,7 +65,9 @@ SaeLocation locate(const SafetensorsFile& file) {
 void check_kind(const SafetensorsFile& file) {
   refuse_transcoder(file.path());
   if (file.find("W_skip")) throw Error(file.path() + ": is a transcoder with a skip connection; only SAEs can be read");
-  if (!file.find(kThreshold) && file.find("W_enc")) refuse_architecture(file.path(), "relu");
+  if (!file.find(kThreshold) && file.find("W_enc"))
+    throw Error(fmt::format("{}: has no {}: a layer of circuit-tracer without it is a ReLU's; only jumprelu is supported",
+                            file.path(), kThreshold));
 }
 
 SaeFile list(const std::string& path) {
@@ -112,6 +114,12 @@ LoadedSae load(const std::string& path) {
   return sae;
 }
 
+SaeDescription describe(const SaeFile& sae) {
+  SaeDescription s;
+  s.location = sae.location;
+  return s;
+}
+
 void write(const std::string& dir, const SaeParameters& params, const SaeDescription& s) {
   require_place(s, kCircuitTracer.name);
   const int64_t d = params.width(), latents = params.latents();
@@ -146,6 +154,7 @@ const SaeFormat kCircuitTracer{.name = "circuit-tracer",
                                .takes = takes,
                                .list = list,
                                .load = load,
+                               .describe = describe,
                                .write = write};
 
 }  // namespace gsae

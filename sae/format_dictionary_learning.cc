@@ -30,8 +30,6 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kSubmodul
                                                                                     {"mlp_in_normed", "mlp_in"},
                                                                                     {"mlp_out_normed", "mlp"}}};
 
-std::string folder_of(const std::string& path) { return fs::path(path).parent_path().string(); }
-
 std::vector<std::string> find(const std::string& dir) { return if_file(dir + "/ae.pt"); }
 
 bool takes(const std::string& file, std::string& path) {
@@ -41,22 +39,23 @@ bool takes(const std::string& file, std::string& path) {
   return true;
 }
 
-// "resid_post_layer_20"
+// "resid_post_layer_20"; another lies elsewhere, an empty one says nothing.
 SaeLocation location_of_submodule(std::string_view name) {
   constexpr std::string_view kLayer = "_layer_";
   SaeLocation at;
   const size_t end = name.find(kLayer);
   for (const auto& [submodule, site] : kSubmodules)
     if (end != name.npos && name.substr(0, end) == submodule) at.site = site;
-  if (at.site.empty()) return at;
+  if (at.site.empty()) return {.model = {}, .site = {}, .layer = -1, .elsewhere = std::string(name)};
   const std::string_view digits = name.substr(end + kLayer.size());
   std::from_chars(digits.data(), digits.data() + digits.size(), at.layer);
   return at;
 }
 
 // What config.json says, if it is there: a checkpoint alone is taken for what its arrays are.
-SaeLocation read_config(const std::string& path) {
-  SaeLocation at;
+SaeDescription read_config(const std::string& path) {
+  SaeDescription s;
+  SaeLocation& at = s.location;
   if (const std::string config = folder_of(path) + "/config.json"; fs::exists(config)) {
     const nlohmann::json j = read_object(config);
     const auto trainer = j.find("trainer");
@@ -65,10 +64,14 @@ SaeLocation read_config(const std::string& path) {
     if (const std::string name = text_in(*trainer, "dict_class"); name != kClass) refuse_architecture(config, name);
     at = location_of_submodule(text_in(*trainer, "submodule_name"));
     at.model = text_in(*trainer, "lm_name");
-    if (at.layer < 0) at.layer = integer_in(*trainer, "layer", -1);
+    if (at.layer < 0 && at.elsewhere.empty()) at.layer = integer_in(*trainer, "layer", -1);
+    s.l0 = number_in(*trainer, "target_l0"), s.lambda = number_in(*trainer, "sparsity_penalty");
+    if (const int64_t seed = integer_in(*trainer, "seed", -1); seed >= 0) s.seed = static_cast<uint64_t>(seed);
+    if (const auto buffer = j.find("buffer"); buffer != j.end() && buffer->is_object())
+      s.context = integer_in(*buffer, "ctx_len", 0);
   }
   at.complete(location_of_path(fs::absolute(path).string()));
-  return at;
+  return s;
 }
 
 const PickledTensor& get(const TorchFile& file, const std::string& name) {
@@ -79,7 +82,8 @@ const PickledTensor& get(const TorchFile& file, const std::string& name) {
 }
 
 SaeFile list(const std::string& path) {
-  SaeFile sae{.path = path, .location = read_config(path)};
+  const SaeDescription s = read_config(path);
+  SaeFile sae{.path = path, .location = s.location, .l0 = s.l0};
   const TorchFile file(path);
   const SaeShape& shape = get(file, "W_enc").shape;
   check_w_enc(path, shape);
@@ -88,7 +92,7 @@ SaeFile list(const std::string& path) {
 }
 
 LoadedSae load(const std::string& path) {
-  const SaeLocation location = read_config(path);
+  const SaeLocation location = read_config(path).location;
   TorchFile file(path);
   LoadedSae sae = allocate_sae(path, get(file, "W_enc").shape);
   for (const auto& [name, tensor] : members(sae.params)) {
@@ -100,6 +104,8 @@ LoadedSae load(const std::string& path) {
   sae.location = location;
   return sae;
 }
+
+SaeDescription describe(const SaeFile& sae) { return read_config(sae.path); }
 
 void write(const std::string& dir, const SaeParameters& params, const SaeDescription& s) {
   require_place(s, kDictionaryLearning.name);
@@ -132,6 +138,7 @@ const SaeFormat kDictionaryLearning{.name = "dictionary-learning",
                                     .takes = takes,
                                     .list = list,
                                     .load = load,
+                                    .describe = describe,
                                     .write = write};
 
 }  // namespace gsae

@@ -1,4 +1,6 @@
 // Gemma Scope's params.npz, and ours, with config.json beside it. https://huggingface.co/google/gemma-scope
+#include <fmt/format.h>
+
 #include <cstring>
 #include <filesystem>
 
@@ -11,8 +13,6 @@ namespace gsae {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string folder_of(const std::string& path) { return fs::path(path).parent_path().string(); }
 
 std::vector<std::string> find(const std::string& dir) { return if_file(dir + "/params.npz"); }
 
@@ -62,6 +62,8 @@ LoadedSae load(const std::string& path) {
     bytes += tensor.bytes();
   }
   auto arrays = read_npz(path, bytes, wanted);
+  for (const std::string& name : wanted)
+    if (!arrays.contains(name)) throw Error(fmt::format("{}: {} is no array of f16, bf16, f32 or f64", path, name));
   for (const auto& [name, tensor] : members(sae.params)) {
     NpzArray& array = get(arrays, name);
     expect_shape(path, name, array.shape, shape_of(tensor));
@@ -72,6 +74,8 @@ LoadedSae load(const std::string& path) {
   sae.location = read_sae_description(folder_of(path), sae.params.latents()).location;
   return sae;
 }
+
+SaeDescription describe(const SaeFile& sae) { return read_sae_description(folder_of(sae.path), sae.latents); }
 
 void write(const std::string& dir, const SaeParameters& params, const SaeDescription& description) {
   std::vector<NpzMember> arrays;
@@ -88,6 +92,7 @@ const SaeFormat kGemmaScope{.name = "gemma-scope",
                             .takes = takes,
                             .list = list,
                             .load = load,
+                            .describe = describe,
                             .write = write};
 
 }  // namespace gsae

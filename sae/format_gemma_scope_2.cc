@@ -34,37 +34,45 @@ bool takes(const std::string& file, std::string& path) {
 }
 
 // gemma-scope-2-1b-pt/resid_post/layer_7_width_16k_l0_medium/params.safetensors. Its attn_out is the input of o_proj.
-SaeLocation location_of_folders(const std::string& path) {
+// kinds: whether the folders' names say what is no SAE.
+SaeLocation location_of_folders(const std::string& path, bool kinds) {
   constexpr std::string_view kScope = "gemma-scope-2-", kCache = "models--google--", kLayer = "layer_";
   SaeLocation at;
+  bool of_scope = false;
   for (const auto& part : fs::path(path)) {
     std::string folder = part.string();
     if (folder.starts_with(kCache)) folder.erase(0, kCache.size());
-    if (folder.starts_with(kScope)) at.model = "google/gemma-3-" + folder.substr(kScope.size());
+    if (folder.starts_with(kScope)) {
+      at.model = "google/gemma-3-" + folder.substr(kScope.size());
+      of_scope = true;
+    }
+    if (!of_scope) continue;
     for (const auto& [name, site] : {std::pair{"resid_post", "res"}, {"attn_out", "att"}, {"mlp_out", "mlp"}})
       if (folder == name || folder == std::string(name) + "_all") at.site = site;
     if (folder.starts_with(kLayer))
       std::from_chars(folder.data() + kLayer.size(), folder.data() + folder.size(), at.layer);
     for (const char* kind : {"transcoder", "crosscoder", "clt"})
-      if (folder.starts_with(kind)) refuse_kind(path, folder);
+      if (kinds && folder.starts_with(kind)) refuse_kind(path, folder);
   }
   return at;
 }
 
 SaeLocation locate(const std::string& path) {
   SaeLocation at;
-  if (const fs::path config = fs::path(path).parent_path() / "config.json"; fs::exists(config)) {
-    const nlohmann::json j = read_object(config.string());
+  bool said_kind = false;
+  if (const std::string config = folder_of(path) + "/config.json"; fs::exists(config)) {
+    const nlohmann::json j = read_object(config);
     if (const std::string architecture = text_in(j, "architecture"); architecture != "jump_relu")
-      refuse_architecture(config.string(), architecture);
+      refuse_architecture(config, architecture);
     const std::string in = text_in(j, "hf_hook_point_in"), out = text_in(j, "hf_hook_point_out");
-    if (!out.empty() && out != in) refuse_kind(config.string(), fmt::format("transcoder, from {} to {}", in, out));
+    if (!out.empty() && out != in) refuse_kind(config, fmt::format("transcoder, from {} to {}", in, out));
+    said_kind = !in.empty();
     at = location_of_hook(in);
     at.model = text_in(j, "model_name");
     if (!at.model.empty() && at.model.find('/') == at.model.npos) at.model = "google/" + at.model;
     if (const size_t old = at.model.find("gemma-v3"); old != at.model.npos) at.model.replace(old, 8, "gemma-3");
   }
-  at.complete(location_of_folders(fs::absolute(path).string()));
+  at.complete(location_of_folders(fs::absolute(path).string(), !said_kind));
   return at;
 }
 
@@ -92,6 +100,12 @@ LoadedSae load(const std::string& path) {
   return sae;
 }
 
+SaeDescription describe(const SaeFile& sae) {
+  SaeDescription s;
+  s.location = sae.location;
+  return s;
+}
+
 }  // namespace
 
 const SaeFormat kGemmaScope2{.name = "gemma-scope-2",
@@ -100,6 +114,7 @@ const SaeFormat kGemmaScope2{.name = "gemma-scope-2",
                              .takes = takes,
                              .list = list,
                              .load = load,
+                             .describe = describe,
                              .write = nullptr};
 
 }  // namespace gsae

@@ -21,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
+constexpr double kNeverFired = 1e-10;  // is added to a density before its logarithm
 constexpr const char* kVersion = "6.54.12";  // of SAELens, whose fields cfg.json has
 
 // b_enc -= b_dec W_enc, summed in f64, in blocks of latents
@@ -44,7 +45,8 @@ void fold_decoder_bias(const SaeParameters& p) {
 // https://github.com/jbloomAus/SAELens, sae_lens/saes/jumprelu_sae.py
 struct SaeLensConfig {
   bool subtracts_b_dec = true;  // SAELens' default
-  SaeLocation location;
+  int64_t width = 0, latents = 0;  // 0: not said
+  SaeDescription description;      // without the densities
 };
 SaeLensConfig read_config(const std::string& dir) {
   const std::string config = dir + "/cfg.json";
@@ -70,21 +72,39 @@ SaeLensConfig read_config(const std::string& dir) {
   const Json subtract = j.value("apply_b_dec_to_input", Json(true));
   if (!subtract.is_boolean()) refuse("apply_b_dec_to_input must be true or false");
 
-  SaeLensConfig c{.subtracts_b_dec = subtract == true, .location = {}};
-  c.location.model = text_in(metadata, "model_name");
-  for (const char* key : {"hf_hook_name", "hook_name", "hook_point"})
-    c.location.complete(location_of_hook(text_in(metadata, key)));
-  c.location.complete(location_of_path(fs::absolute(dir).string()));
+  SaeLensConfig c{.subtracts_b_dec = subtract == true,
+                  .width = integer_in(j, "d_in", 0),
+                  .latents = integer_in(j, "d_sae", 0),
+                  .description = {}};
+  SaeDescription& s = c.description;
+  s.location.model = text_in(metadata, "model_name");
+  SaeLocation unknown;
+  for (const char* key : {"hf_hook_name", "hook_name", "hook_point"}) {
+    const SaeLocation said = location_of_hook(text_in(metadata, key));
+    (said.site.empty() ? unknown : s.location).complete(said);
+  }
+  s.location.complete(unknown);
+  s.location.complete(location_of_path(fs::absolute(dir).string()));
+  s.context = integer_in(metadata, "context_size", 0), s.tokens = integer_in(metadata, "training_tokens", 0);
+  s.average_l0 = number_in(metadata, "l0");
   return c;
 }
 
 std::string parameters(const std::string& dir) { return dir + "/sae_weights.safetensors"; }
 
 SaeFile list(const std::string& dir) {
-  SaeFile sae{.path = dir, .location = read_config(dir).location};
+  const SaeLensConfig config = read_config(dir);
+  SaeFile sae{.path = dir, .location = config.description.location};
   const SaeShape shape = SafetensorsFile(parameters(dir)).get("W_enc").shape;
   check_w_enc(sae.path, shape);
   sae.width = shape[0], sae.latents = shape[1];
+  const auto agree = [&](const char* key, int64_t said, int64_t is) {
+    if (said > 0 && said != is)
+      throw Error(fmt::format("{}/cfg.json: {} is {}, but W_enc of sae_weights.safetensors is ({}, {})", dir, key, said,
+                              sae.width, sae.latents));
+  };
+  agree("d_in", config.width, sae.width);
+  agree("d_sae", config.latents, sae.latents);
   return sae;
 }
 
@@ -105,8 +125,26 @@ LoadedSae load(const std::string& dir) {
     fold_decoder_bias(sae.params);
     check_values(sae);
   }
-  sae.location = config.location;
+  sae.location = config.description.location;
   return sae;
+}
+
+// sparsity.safetensors: log10 of each latent's density, as write() has it.
+SaeDescription describe(const SaeFile& sae) {
+  SaeDescription s = read_config(sae.path).description;
+  const std::string path = sae.path + "/sparsity.safetensors";
+  if (if_file(path).empty()) return s;
+  const SafetensorsFile file(path);
+  const StoredTensor& stored = file.get("sparsity");
+  expect_shape(path, "sparsity", stored.shape, {sae.latents});
+  std::vector<float> sparsity(static_cast<size_t>(sae.latents));
+  to_f32(sparsity.data(), stored);
+  for (const float v : sparsity) {
+    const double density = std::pow(10.0, double(v)) - kNeverFired;
+    if (!(density < 1.001)) throw Error(fmt::format("{}: {} is no logarithm of a density", path, v));
+    s.density.push_back(static_cast<float>(std::clamp(density, 0.0, 1.0)));
+  }
+  return s;
 }
 
 std::vector<std::string> find(const std::string& dir) {
@@ -136,7 +174,7 @@ void write(const std::string& dir, const SaeParameters& params, const SaeDescrip
   if (!s.density.empty()) {  // as SAELens' trainer keeps it
     std::vector<float> sparsity(s.density.size());
     std::transform(s.density.begin(), s.density.end(), sparsity.begin(),
-                   [](float density) { return std::log10(density + 1e-10f); });
+                   [](float density) { return std::log10(density + static_cast<float>(kNeverFired)); });
     write_safetensors(dir + "/sparsity.safetensors",
                       {{"sparsity", view(sparsity.data(), {static_cast<int64_t>(sparsity.size())})}});
   }
@@ -172,6 +210,7 @@ const SaeFormat kSaeLens{.name = "saelens",
                          .takes = takes,
                          .list = list,
                          .load = load,
+                         .describe = describe,
                          .parameters = parameters,
                          .write = write};
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/add.h"
 #include "kernels/add_bias.h"
 #include "kernels/checkf.h"
 #include "kernels/elementwise.h"
@@ -65,8 +64,8 @@ bool reconstruct_from_lists(Context& ctx, Tensor x_hat, Tensor x, const SaeParam
   transpose_entries(ctx, entries);
   const Tensor bias = w.bias.rows(0, sae.width());
   fill_zero(ctx, bias);
-  sparse_decode(ctx, x_hat, w.error.rows(0, n), l0, bias, entries, x, sae.W_dec, sae.b_dec, sae.threshold, 1);
-  add(ctx, x_hat, x);  // it was the residual
+  fill_zero(ctx, x_hat);  // the residual against zero is x_hat, to the bit
+  sparse_decode(ctx, x_hat, w.error.rows(0, n), l0, bias, entries, x_hat, sae.W_dec, sae.b_dec, sae.threshold, 1);
   count_entries(ctx, fired, entries);
   return true;
 }

@@ -22,8 +22,8 @@ std::vector<float> read_density(const std::string& path, int64_t latents) {
   const NpyHeader h = parse_npy(path, file.data(), file.size());
   if (h.descr != "<f4" || h.shape != std::vector<int64_t>{latents} || file.size() - h.data_offset != h.bytes())
     throw Error(
-        fmt::format("{}: holds {}({}) in {} bytes, not the densities of {} latents, <f4({}); remove it, or "
-                    "evaluate the SAE again",
+        fmt::format("{}: holds {}({}) in {} bytes, not the densities of {} latents, <f4({}); remove it: it "
+                    "is only shown",
                     path, h.descr, fmt::join(h.shape, ", "), file.size(), latents, latents));
   std::vector<float> density(static_cast<size_t>(latents));
   std::memcpy(density.data(), file.data() + h.data_offset, h.bytes());
@@ -65,6 +65,9 @@ SaeDescription read_sae_description(const std::string& dir, int64_t latents) {
   if (const fs::path config = fs::path(dir) / "config.json"; fs::exists(config)) {
     const nlohmann::json j = read_object(config.string());
     s.location = {.model = text_in(j, "model"), .site = text_in(j, "site"), .layer = integer_in(j, "layer", -1)};
+    if (!s.location.site.empty() && !is_site(s.location.site))
+      throw Error(fmt::format("{}: site \"{}\" is none of pre, att, attn_out, mlp_in, mlp, res", config.string(),
+                              s.location.site));
     s.name = text_in(j, "sae"), s.preset = text_in(j, "preset");
     s.l0 = number_in(j, "l0"), s.lambda = number_in(j, "lambda"), s.average_l0 = number_in(j, "average_l0");
     s.tokens = integer_in(j, "tokens", 0), s.context = integer_in(j, "context", 0);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "kernels/checkf.h"
 #include "sae/sae_format.h"
@@ -24,17 +25,23 @@ const SaeFormat& format_named(const std::string& name) {
   throw Error(fmt::format("'{}' is no format of SAEs: {}", name, fmt::join(sae_formats(), ", ")));
 }
 
-// Every SAE at or below `dir`. Folders are few: a run holds one level each for site, layer, width and L0.
-void find_saes(const std::string& dir, const std::string& format, int depth, std::vector<SaeSource>& found) {
-  constexpr int kDeepest = 6;
+constexpr int kDeepest = 6;
+
+// Every SAE at or below `dir`. Folders are few: a run holds one level each for site, layer, width and L0. seen: the
+// folders that were looked at, because a link may lead to one of them.
+void find_saes(const std::string& dir, const std::string& format, int depth, std::set<fs::path>& seen,
+               std::vector<SaeSource>& found) {
+  std::error_code error, ignored;
+  if (const fs::path real = fs::canonical(dir, ignored); !ignored && !seen.insert(real).second) return;
+  const fs::directory_iterator entries(dir, error);
+  if (error) throw Error(fmt::format("{}: cannot be read: {}", dir, error.message()));
   for (SaeSource& place : saes_in(dir, format)) found.push_back(std::move(place));
   if (depth == kDeepest) return;
   std::vector<fs::path> folders;
-  std::error_code ignored;  // a folder that may not be read holds nothing for us
-  for (const auto& entry : fs::directory_iterator(dir, ignored))
+  for (const auto& entry : entries)
     if (entry.is_directory(ignored) && entry.path().filename() != "checkpoints") folders.push_back(entry.path());
   std::sort(folders.begin(), folders.end());
-  for (const fs::path& folder : folders) find_saes(folder.string(), format, depth + 1, found);
+  for (const fs::path& folder : folders) find_saes(folder.string(), format, depth + 1, seen, found);
 }
 
 SaeSource place_of_file(const std::string& file, const std::string& format) {
@@ -54,10 +61,11 @@ std::vector<SaeSource> places(const std::string& path, const std::string& format
                             sae_file_names()));
   if (!fs::is_directory(path, ignored)) return {place_of_file(path, format)};
   std::vector<SaeSource> found;
-  find_saes(path, format, 0, found);
+  std::set<fs::path> seen;
+  find_saes(path, format, 0, seen, found);
   if (found.empty())
-    throw Error(fmt::format("{}: holds no SAE: no {}, here or in the folders below", path,
-                            format.empty() ? sae_file_names() : std::string(format_named(format).files)));
+    throw Error(fmt::format("{}: holds no SAE: no {}, here or in the folders below it, down to the {}th", path,
+                            format.empty() ? sae_file_names() : std::string(format_named(format).files), kDeepest));
   return found;
 }
 
@@ -107,6 +115,11 @@ std::vector<SaeFile> list_saes(const std::string& path, const std::string& forma
 
 LoadedSae load_sae(const SaeFile& file) {
   return load(file.format.empty() ? places(file.path, "").at(0) : SaeSource{file.path, file.format});
+}
+
+SaeDescription describe_sae(const SaeFile& file) {
+  if (!file.format.empty()) return format_named(file.format).describe(file);
+  return format_named(places(file.path, "").at(0).format).describe(file);
 }
 
 void move_to_device(Context& ctx, LoadedSae& sae) {

@@ -40,8 +40,8 @@ struct SaeSource {
 std::vector<SaeSource> saes_in(const std::string& dir, const std::string& format = "");
 std::string parameters_file(const SaeSource& place);
 
-// Reads an SAE from its file or folder; of a folder that holds SAEs at any depth, a whole training run for instance,
-// all of them in the order of their paths, checkpoints/ left aside. A decoder bias that is subtracted from the input is
+// Reads an SAE from its file or folder; of a folder that holds SAEs, itself or up to six levels below, a whole training run for
+// instance, all of them in the order of their paths, checkpoints/ left aside. A decoder bias that is subtracted from the input is
 // folded: b_enc - b_dec W_enc. An Error names the file and what is wrong: missing arrays, shapes that do not fit each
 // other, NaN or infinity, negative thresholds, an architecture or a normalisation that is not supported.
 std::vector<LoadedSae> load_saes(const std::string& path);
@@ -59,6 +59,8 @@ struct SaeFile {
 // setting is found by load_sae() alone.
 std::vector<SaeFile> list_saes(const std::string& path, const std::string& format = "");
 LoadedSae load_sae(const SaeFile& file);
+// All that its files say beside the parameters.
+SaeDescription describe_sae(const SaeFile& file);
 
 // Uploads the parameters to the context's device, if they are not there.
 void move_to_device(Context& ctx, LoadedSae& sae);

@@ -66,7 +66,7 @@ void miss_array(const std::string& path, const std::string& name, const std::vec
 }
 
 void refuse_transcoder(const std::string& path) {
-  if (is_transcoder_path(path))
+  if (is_transcoder_path(std::filesystem::absolute(path).string()))
     throw Error(fmt::format(
         "{}: is a transcoder, which reconstructs another site than the one it reads; only SAEs can be read", path));
 }
@@ -83,6 +83,11 @@ void require_place(const SaeDescription& s, std::string_view format) {
   if (s.location.model.empty()) miss("model", "--model");
   if (s.location.layer < 0) miss("layer", "--layer");
   if (s.location.site.empty()) miss("site", "--site");
+}
+
+std::string folder_of(const std::string& path) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  return folder.empty() ? "." : folder;
 }
 
 std::vector<std::string> if_file(const std::string& path) {

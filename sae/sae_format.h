@@ -20,6 +20,8 @@ struct SaeFormat {
   bool (*takes)(const std::string& file, std::string& path);
   SaeFile (*list)(const std::string& path);
   LoadedSae (*load)(const std::string& path);
+  // What its files say beside the parameters, of an SAE that list() has found.
+  SaeDescription (*describe)(const SaeFile& sae);
   // the file that holds them, where that is not `path` itself
   std::string (*parameters)(const std::string& path) = [](const std::string& path) { return path; };
   // Into a folder that is there. nullptr: read only.
@@ -54,6 +56,9 @@ void refuse_transcoder(const std::string& path);
 
 // What a format has to be told before it can be written: an Error names what is not known.
 void require_place(const SaeDescription& description, std::string_view format);
+
+// The folder that a file lies in, "." for a bare name.
+std::string folder_of(const std::string& path);
 
 // {path} if it is a file, else nothing.
 std::vector<std::string> if_file(const std::string& path);

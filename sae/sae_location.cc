@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <filesystem>
@@ -56,10 +57,17 @@ std::vector<std::string> folders_of(const std::string& path) {
   return folders;
 }
 
+constexpr std::string_view kScope = "gemma-scope-";
+
+std::string_view without_cache_prefix(std::string_view folder) {
+  constexpr std::string_view kCache = "models--google--";
+  if (folder.starts_with(kCache)) folder.remove_prefix(kCache.size());
+  return folder;
+}
+
 // gemma-scope-9b-it-res, or models--google--gemma-scope-9b-it-res in the hub cache.
 bool take_gemma_scope(std::string_view folder, SaeLocation& at) {
-  constexpr std::string_view kCache = "models--google--", kScope = "gemma-scope-";
-  if (folder.starts_with(kCache)) folder.remove_prefix(kCache.size());
+  folder = without_cache_prefix(folder);
   if (!folder.starts_with(kScope)) return false;
   folder.remove_prefix(kScope.size());
   const size_t size = folder.find('-'), kind = folder.find('-', size + 1);
@@ -76,11 +84,15 @@ bool take_gemma_scope(std::string_view folder, SaeLocation& at) {
 
 void SaeLocation::complete(const SaeLocation& other) {
   if (model.empty()) model = other.model;
-  if (site.empty()) site = other.site;
+  if (!elsewhere.empty()) return;
+  if (site.empty()) site = other.site, elsewhere = other.elsewhere;
   if (layer < 0) layer = other.layer;
 }
 
+bool is_site(std::string_view name) { return std::find(kSites.begin(), kSites.end(), name) != kSites.end(); }
+
 SaeLocation location_of_hook(std::string_view hook) {
+  const std::string_view whole = hook;
   constexpr std::string_view kBlocks = "blocks.", kLayers = "model.layers.";
   SaeLocation at;
   std::string_view site;
@@ -91,7 +103,7 @@ SaeLocation location_of_hook(std::string_view hook) {
     hook.remove_prefix(kLayers.size());
     if (take_layer(hook, at.layer)) site = lookup(kTransformers, hook);
   }
-  if (site.empty()) return {};
+  if (site.empty()) return {.model = {}, .site = {}, .layer = -1, .elsewhere = std::string(whole)};
   at.site = site;
   return at;
 }
@@ -111,24 +123,31 @@ std::string transformers_hook(const SaeLocation& at) {
 
 SaeLocation location_of_path(const std::string& path) {
   SaeLocation at;
+  std::string above;
+  bool of_scope = false;
   for (const std::string& folder : folders_of(path)) {  // the innermost wins
-    constexpr std::string_view kLayer = "layer_";
+    constexpr std::string_view kLayer = "layer_", kEmbedding = "embedding";
     std::string_view rest = folder;
     int64_t layer = 0;
     if (rest.starts_with(kLayer)) {
       rest.remove_prefix(kLayer.size());
-      if (take_layer(rest, layer) && rest.empty()) at.layer = layer;
-    } else if (!take_gemma_scope(folder, at)) {
-      for (const std::string_view s : kSites)
-        if (folder == s) at.site = s;
+      if (take_layer(rest, layer) && rest.empty()) {
+        at.layer = layer;
+        if (is_site(above)) at.site = above;
+      }
+    } else if (take_gemma_scope(folder, at)) {
+      of_scope = true;
+    } else if (of_scope && folder == kEmbedding) {
+      at.site.clear(), at.elsewhere = "the token embeddings";
     }
+    above = folder;
   }
   return at;
 }
 
 bool is_transcoder_path(const std::string& path) {
   for (const std::string& folder : folders_of(path))
-    if (folder.find("gemma-scope") != folder.npos && folder.find("transcoder") != folder.npos) return true;
+    if (without_cache_prefix(folder).starts_with(kScope) && folder.ends_with("-transcoders")) return true;
   return false;
 }
 

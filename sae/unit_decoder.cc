@@ -1,9 +1,11 @@
 #include "sae/unit_decoder.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <vector>
 
-#include "kernels/checkf.h"
+#include "kernels/check.h"
 
 namespace gsae {
 
@@ -25,12 +27,13 @@ DecoderNorms fold_decoder_norms(const SaeParameters& p) {
     for (int64_t c = 0; c < d; ++c) W_dec[i * d + c] = static_cast<float>(W_dec[i * d + c] / norm);
   }
   if (norms.folded == 0) return norms;
-  // What was normal must stay so: a threshold or a weight that vanishes would be another SAE.
+  // A weight may become as small as it likes; a threshold that vanishes, or a number that overflows, would be another SAE.
   const auto fold = [&](float& v, int64_t i) {
     const auto scaled = static_cast<float>(v * scale[i]);
-    CHECKF(!std::isnormal(v) || scale[i] == 1 || std::isnormal(scaled),
-           "the decoder row of latent {} has norm {:g}: folded into its encoder, {:g} would leave the range of f32", i,
-           scale[i], v);
+    if (!std::isfinite(scaled) || (&v == threshold + i && v > 0 && scaled == 0))
+      throw Error(fmt::format(
+          "the decoder row of latent {} has norm {:g}: folded into its encoder, {:g} would leave the range of f32", i,
+          scale[i], v));
     v = scaled;
   };
   for (int64_t c = 0; c < d; ++c)

@@ -275,6 +275,21 @@ TEST(Eval, MeanAblation) {
   EXPECT_NEAR(value(s.at("loss_recovered_mean_ablation")), 0, rounding);
 }
 
+// The mean is that of the first 64 contexts, however many a batch has: 20 of 100 tokens here.
+TEST(Eval, TheMeanIsOfTheFirstContexts) {
+  const TempFolder dir;
+  const std::string sae = constant_sae(dir, "s.npz", 0);
+  std::vector<double> deltas;
+  for (const char* contexts : {"64", "80"}) {
+    const CommandResult r =
+        run_command({"eval", "--model", "demo", "--sae", sae, "--layer", "2", "--site", "res", "--context", "100",
+                     "--contexts", contexts, "--loss-contexts", "4", "--force", "--json", dir / "e.json"});
+    ASSERT_EQ(r.status, 0) << r.err;
+    deltas.push_back(value(read_json(dir / "e.json").at("saes").at(0).at("delta_loss_mean_ablation")));
+  }
+  EXPECT_EQ(deltas[0], deltas[1]);
+}
+
 TEST(Eval, TheModelsOwnLoss) {
   const TempFolder dir;
   const CommandResult r = run_eval({"--json", dir / "e.json"});
@@ -307,6 +322,24 @@ TEST(Eval, RefusesWhatCannotBe) {
   write_bytes(dir / "there.json", "{}");
   expect({"--json", dir / "there.json"}, 1, "--force");
   EXPECT_EQ(read_bytes(dir / "there.json"), "{}");
+  expect({"--json", dir / "no/such.json", "--sae", dir / "nothing"}, 1, "such.json");  // before anything else
+}
+
+// Of another model by its own word: said, not refused. A path need not be UTF-8.
+TEST(Eval, SaysWhoseSaeItIs) {
+  const TempFolder dir;
+  const std::string folder = dir / "a\xff";
+  std::filesystem::create_directories(folder);
+  std::filesystem::copy_file(constant_sae(dir, "s.npz", 0), folder + "/params.npz");
+  for (const auto& [model, said] : {std::pair{"google/gemma-3-1b-pt", true}, {"demo", false}}) {
+    write_bytes(folder + "/config.json", fmt::format(R"({{"model": "{}", "site": "res", "layer": 2}})", model));
+    const CommandResult r = run_command({"eval", "--model", "demo", "--sae", folder, "--no-losses", "--contexts", "1",
+                                         "--force", "--json", dir / "e.json"});
+    EXPECT_EQ(r.status, 0) << r.err;
+    EXPECT_EQ(r.err.find("was trained on google/gemma-3-1b-pt; it is evaluated on demo") != std::string::npos, said)
+        << r.err;
+    EXPECT_EQ(read_json(dir / "e.json").at("saes").at(0).at("site"), "res");
+  }
 }
 
 // More than four SAEs: one a row, in the order of a Pareto front.

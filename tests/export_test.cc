@@ -53,7 +53,8 @@ TEST(Export, AWholeRunThereAndBack) {
       EXPECT_EQ(config["model"], "google/gemma-2-2b");
       EXPECT_EQ(config["site"], "res");
       EXPECT_EQ(config["layer"], 3);
-      EXPECT_EQ(config.contains("tokens"), format == "gemma-scope");  // what the format does not say is not made up
+      // what the format does not say is not made up
+      EXPECT_EQ(config.contains("tokens"), format == "gemma-scope" || format == "saelens");
       EXPECT_FALSE(config.contains("seed"));
     }
   }
@@ -70,6 +71,18 @@ TEST(Export, AWholeRunThereAndBack) {
               {"layer_1"});
   EXPECT_EQ(read_json(r.dir / "set_of_ours/layer_1/config.json")["layer"], 1);
   EXPECT_EQ(read_json(r.dir / "set_of_ours/layer_0/config.json")["site"], "mlp");
+}
+
+// Two that would be written to one folder: nothing is.
+TEST(Export, RefusesToWriteTwoIntoOne) {
+  const TempFolder dir;
+  fs::create_directories(dir / "in/layer_3");
+  for (const char* layer : {"3", "4"})
+    fs::copy_file(kData + "circuit_tracer/layer_5.safetensors", (dir / "in/layer_") + layer + ".safetensors");
+  fs::copy_file(kOurs, dir / "in/layer_3/params.npz");
+  expect_said(run_command({"import", "--from", dir / "in", "--site", "mlp", "--out", dir / "out"}), 1,
+              {"in/layer_3.safetensors and ", "in/layer_3/params.npz would both be written to ", "out/layer_3"});
+  EXPECT_FALSE(fs::exists(dir / "out"));
 }
 
 TEST(Export, SaysWhatItFolds) {
@@ -110,6 +123,16 @@ TEST(Export, RefusesWhatCannotBe) {
   expect_said(
       run_command({"export", "--sae", kOurs, "--format", "circuit-tracer", "--model", "m", "--out", r.dir / "out"}), 1,
       {"which layer", "--layer"});
+  fs::copy(kData + "dictionary_learning", r.dir / "dl");
+  write_bytes(r.dir / "dl/config.json",
+              R"({"trainer": {"dict_class": "JumpReluAutoEncoder", "submodule_name": "mlp_out_layer_3"}})");
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"import", "--from", r.dir / "dl", "--out", r.dir / "out"},
+        {"eval", "--model", "demo", "--sae", r.dir / "dl"}}) {
+    auto given = command;
+    given.insert(given.end(), {"--site", "mlp", "--layer", "3"});
+    expect_said(run_command(given), 1, {"says that it reads mlp_out_layer_3, which is none of the sites"});
+  }
   EXPECT_FALSE(fs::exists(r.dir / "out"));
   expect_said(run_command({"eval", "--model", "demo", "--sae", sae, "--site", "mlp"}), 2,
               {"--site mlp, but ", "reads site res"});

@@ -56,6 +56,14 @@ TEST(SaeLocation, OfHooks) {
        {"", "blocks", "blocks.", "blocks.x.hook_z", "blocks.3", "blocks.3.hook_resid_mid", "blocks.-1.hook_resid_post",
         "model.layers.3.mlp", "hook_embed", "blocks.3hook_resid_post", "blocks.99999999999999999999.hook_resid_post"})
     EXPECT_EQ(at(other), ".-1") << other;
+  // It is said to lie elsewhere, and nothing else may say otherwise, but another hook's name.
+  SaeLocation l = location_of_hook("blocks.3.ln2.hook_normalized");
+  EXPECT_EQ(l.elsewhere, "blocks.3.ln2.hook_normalized");
+  l.complete({.model = "m", .site = "res", .layer = 4});
+  EXPECT_EQ(l.site + l.model, "m");
+  EXPECT_EQ(l.layer, -1);
+  EXPECT_EQ(location_of_hook("").elsewhere, "");
+  EXPECT_EQ(location_of_hook("blocks.3.hook_resid_post").elsewhere, "");
 }
 
 TEST(SaeLocation, OfPaths) {
@@ -74,6 +82,13 @@ TEST(SaeLocation, OfPaths) {
   l = location_of_path("runs/layer_x/layer_1b/params.npz");
   EXPECT_EQ(l.layer, -1);
   EXPECT_EQ(l.site, "");
+  EXPECT_EQ(location_of_path("/home/res/mlp/average_l0_7/params.npz").site, "");  // not the folder above a layer's
+  EXPECT_EQ(location_of_path("/res/layer_3/width_4k/mlp/params.npz").site, "res");
+  l = location_of_path("gemma-scope-2b-pt-res/embedding/width_4k/average_l0_21/params.npz");
+  EXPECT_EQ(l.site, "");
+  EXPECT_EQ(l.elsewhere, "the token embeddings");
+  EXPECT_TRUE(is_transcoder_path("/x/models--google--gemma-scope-2b-pt-transcoders/snapshots/a/layer_3"));
+  EXPECT_FALSE(is_transcoder_path("/my-gemma-scope-and-transcoders/gemma-scope-vs-transcoders-2/layer_3"));
 }
 
 struct SaeFileOn : OnDevice {};
@@ -248,6 +263,39 @@ TEST(SaeFile, RefusesWhatIsNoSae) {
   write_npz(dir / "gemma-scope-2b-pt-transcoders/params.npz", good.members());
   EXPECT_ERROR(load_saes(dir / "gemma-scope-2b-pt-transcoders"), "transcoder");
   EXPECT_ERROR(list_saes(dir / "gemma-scope-2b-pt-transcoders"), "transcoder");
+  const fs::path before = fs::current_path();  // the same from within
+  fs::current_path(dir / "gemma-scope-2b-pt-transcoders");
+  EXPECT_ERROR(list_saes("params.npz"), "transcoder");
+  EXPECT_ERROR(load_saes("."), "transcoder");
+  fs::current_path(before);
+
+  Arrays whole;
+  write_npz(path, whole.members());
+  for (const char* site : {"banana", "RES", "res,mlp"}) {
+    write_bytes(dir / "config.json", fmt::format(R"({{"site": "{}", "layer": 3}})", site));
+    EXPECT_ERROR(list_saes(path), fmt::format("site \"{}\" is none of pre", site).c_str());
+  }
+  fs::remove(dir / "config.json");
+}
+
+// Links that lead back, folders that may not be read, and those that are too deep.
+TEST(SaeFile, LooksBelowAFolder) {
+  const TempFolder dir;
+  Arrays a;
+  fs::create_directories(dir / "1/2/3/4/5/6/7");
+  write_npz(dir / "1/2/3/4/5/6/params.npz", a.members());
+  write_npz(dir / "1/2/3/4/5/6/7/params.npz", a.members());
+  fs::create_directory_symlink(dir.path(), dir / "1/again");
+  fs::create_directory_symlink(dir / "1/2/3/4", dir / "1/link");
+  ASSERT_EQ(list_saes(dir / "1").size(), 2u);
+  EXPECT_EQ(list_saes(dir.path()).size(), 1u);
+  fs::remove(dir / "1/2/3/4/5/6/params.npz");
+  fs::remove(dir / "1/link");
+  EXPECT_ERROR(list_saes(dir.path()), "down to the 6th");
+  if (geteuid() == 0) return;  // who may read everything
+  fs::permissions(dir / "1/2", fs::perms::none);
+  EXPECT_ERROR(list_saes(dir.path()), "cannot be read");
+  fs::permissions(dir / "1/2", fs::perms::owner_all);
 }
 
 TEST(SaeFile, SaysWhyItCannotWrite) {

@@ -92,7 +92,7 @@ TEST(SaeFormats, RoundTripsAreExact) {
   const LoadedSae first = load_sae(list_saes(kData + "dictionary_learning").at(0));
   SaeDescription s;
   s.location = {.model = "google/gemma-2-2b", .site = "att", .layer = 20};
-  s.l0 = 20, s.average_l0 = 19.5, s.context = 1024;
+  s.l0 = 20, s.average_l0 = 19.5, s.context = 1024, s.tokens = 5000, s.seed = 7;
   s.density.assign(static_cast<size_t>(first.params.latents()), 0.25f);
   s.density[1] = 0;
   std::string before = kData + "dictionary_learning";
@@ -138,6 +138,45 @@ TEST(SaeFormats, RoundTripsAreExact) {
   EXPECT_EQ(SafetensorsFile(dir / "circuit-tracer/layer_20.safetensors").get("W_enc").shape,
             (std::vector<int64_t>{40, 12}));
   EXPECT_EQ(read_sae_description(dir / "gemma-scope", 40).density, s.density);
+
+  // And of what is known beside the parameters, what each format has a word for.
+  const SaeDescription ours = describe_sae(list_saes(dir / "gemma-scope").at(0)),
+                       lens = describe_sae(list_saes(dir / "saelens").at(0)),
+                       dictionary = describe_sae(list_saes(dir / "dictionary-learning").at(0)),
+                       circuit = describe_sae(list_saes(dir / "circuit-tracer").at(0));
+  for (const SaeDescription* d : {&ours, &lens, &dictionary, &circuit}) EXPECT_EQ(d->location.layer, 20);
+  EXPECT_EQ(ours.l0, 20);
+  EXPECT_EQ(ours.seed, 7u);
+  EXPECT_EQ(lens.average_l0, 19.5);
+  EXPECT_EQ(lens.context, 1024);
+  EXPECT_EQ(lens.tokens, 5000);
+  ASSERT_EQ(lens.density.size(), s.density.size());
+  for (size_t i = 0; i < s.density.size(); ++i) EXPECT_NEAR(lens.density[i], s.density[i], 1e-6) << i;
+  EXPECT_EQ(lens.density[1], 0);
+  EXPECT_EQ(dictionary.l0, 20);
+  EXPECT_EQ(dictionary.seed, 7u);
+  EXPECT_EQ(dictionary.context, 1024);
+}
+
+// What cfg.json says of the sizes and of the place.
+TEST(SaeFormats, SaeLensSaysWhatItIs) {
+  const TempFolder dir;
+  const std::string lens = dir / "lens";
+  fs::copy(kData + "saelens_tiny", lens, fs::copy_options::recursive);
+  const auto with = [&](const nlohmann::json& change) {
+    nlohmann::json j = read_json(kData + "saelens_tiny/cfg.json");
+    j.merge_patch(change);
+    write_bytes(lens + "/cfg.json", j.dump());
+  };
+  with({{"d_in", 7}});
+  EXPECT_ERROR(list_saes(lens), "d_in is 7, but W_enc");
+  with({{"d_sae", 7}});
+  EXPECT_ERROR(list_saes(lens), "d_sae is 7, but W_enc");
+  with({{"metadata", {{"hook_name", "blocks.3.ln2.hook_normalized"}, {"hf_hook_name", nullptr}}}});
+  EXPECT_EQ(list_saes(lens).at(0).location.elsewhere, "blocks.3.ln2.hook_normalized");
+  with({{"metadata", {{"hook_name", "blocks.3.hook_resid_post"}, {"hf_hook_name", "something.else"}}}});
+  EXPECT_EQ(list_saes(lens).at(0).location.site, "res");
+  EXPECT_EQ(list_saes(lens).at(0).location.elsewhere, "");
 }
 
 // Hooks of every site, there and back.
@@ -171,7 +210,10 @@ TEST(SaeFormats, FoldsOnlyWhatIsNotOfNormOne) {
   EXPECT_EQ(threshold, (std::vector<float>{1, 10, 3, 2}));
   EXPECT_EQ(b_dec, (std::vector<float>{5, 6}));
   EXPECT_EQ(fold_decoder_norms(p).folded, 0);
-  W_dec[2] = 1e-38f, W_dec[3] = 0, threshold[1] = 1e-5f;
+  W_enc[1] = 1.2e-38f, W_dec[2] = 0.5f, W_dec[3] = 0;  // a weight that leaves the normal numbers is as good as zero
+  EXPECT_EQ(fold_decoder_norms(p).folded, 1);
+  EXPECT_EQ(W_enc[1], 0.6e-38f);
+  W_dec[2] = 1e-38f, W_dec[3] = 0, threshold[1] = 1e-10f;
   EXPECT_ERROR(fold_decoder_norms(p), "latent 1");
   W_dec[2] = 3e38f, W_enc[1] = 10, threshold[1] = 1;
   EXPECT_ERROR(fold_decoder_norms(p), "latent 1");
@@ -201,6 +243,16 @@ TEST(SaeFormats, RefusesOtherArchitectures) {
   EXPECT_ERROR(load_saes(dl), "trainer");
   fs::remove(dl + "/config.json");  // a checkpoint alone
   EXPECT_EQ(load_saes(dl + "/ae.pt").at(0).location.layer, -1);
+  // The config.json beside a file is read wherever one stands, and what it names is not taken for another place.
+  const std::string topk = copy_of(dir, kData + "dictionary_learning", "topk");
+  patch(topk + "/config.json", {{"trainer", {{"dict_class", "AutoEncoderTopK"}}}});
+  const fs::path before = fs::current_path();
+  fs::current_path(topk);
+  EXPECT_ERROR(list_saes("ae.pt"), "AutoEncoderTopK");
+  fs::current_path(before);
+  patch(topk + "/config.json", {{"trainer", {{"dict_class", "JumpReluAutoEncoder"}, {"submodule_name", "mlp_out_layer_3"}}}});
+  EXPECT_EQ(list_saes(topk).at(0).location.elsewhere, "mlp_out_layer_3");
+  EXPECT_EQ(list_saes(topk).at(0).location.layer, -1);
 
   const std::string scope = copy_of(dir, kScope2, "scope");
   patch(scope + "/config.json", {{"hf_hook_point_out", "model.layers.7.post_feedforward_layernorm.output"}});
@@ -215,8 +267,10 @@ TEST(SaeFormats, RefusesOtherArchitectures) {
   EXPECT_EQ(file.location.model, "google/gemma-3-4b-it");
   EXPECT_EQ(file.location.site, "att");
   EXPECT_EQ(file.location.layer, 11);
-  fs::create_directories(dir / "transcoder_all");
-  EXPECT_ERROR(list_saes(copy_of(dir, scope, "transcoder_all/layer_1_width_16k")), "transcoder_all");
+  fs::create_directories(dir / "gemma-scope-2-4b-it/transcoder_all");
+  EXPECT_ERROR(list_saes(copy_of(dir, scope, "gemma-scope-2-4b-it/transcoder_all/layer_1_width_16k")), "transcoder_all");
+  fs::create_directories(dir / "clt/resid_post");  // elsewhere such names mean nothing
+  EXPECT_EQ(list_saes(copy_of(dir, scope, "clt/resid_post/a")).at(0).location.site, "");
 }
 
 // Tensors of a safetensors file, some left out or renamed.
@@ -244,7 +298,7 @@ TEST(SaeFormats, RefusesDamagedFiles) {
   some.erase("b_dec");
   EXPECT_NE(with(some).find("b_dec"), std::string::npos);
   some = all, some.erase(threshold);
-  EXPECT_NE(with(some).find("'relu'"), std::string::npos);
+  EXPECT_NE(with(some).find("has no activation_function.threshold"), std::string::npos);
   some = all, some["b_dec"] = "b_enc", some["b_enc"] = "b_dec";
   EXPECT_NE(with(some).find("b_enc has shape (12), but W_enc asks for (40)"), std::string::npos);
   some = all, some["b_dec"] = "W_skip";

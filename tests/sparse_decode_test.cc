@@ -185,6 +185,19 @@ TEST_P(SparseDecode, ManyRows) {
   }
 }
 
+// The residual may take the place of x.
+TEST_P(SparseDecode, InPlace) {
+  for (const Shape s : kShapes) {
+    Case apart(ctx, s, DType::kF32, false), in_place(ctx, s, DType::kF32, false);
+    apart.run();
+    sparse_decode(ctx, in_place.xs, in_place.error, in_place.l0, in_place.dbias, in_place.entries, in_place.xs,
+                  in_place.Ws, in_place.b, in_place.thetas, Case::kScale);
+    EXPECT_EQ(in_place.xs.read(), apart.dx.read());
+    EXPECT_EQ(in_place.error.read(), apart.error.read());
+    EXPECT_EQ(in_place.entries.df(ctx), apart.entries.df(ctx));
+  }
+}
+
 TEST_P(SparseDecode, NanIsOnAndShows) {
   const std::vector<float> theta(2, 0.5f), z{std::nanf(""), -1, 1, 2};
   const int64_t d = 300;

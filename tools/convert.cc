@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <map>
 
 #include "sae/unit_decoder.h"
 #include "tools/console.h"
@@ -37,10 +38,23 @@ std::string below(const SaeFile& sae, const std::string& from) {
   return own.lexically_relative(from).string();
 }
 
-// What is known of it: all of it from a folder of ours, elsewhere what its format says.
+// The folder of each. An Error if two would be one.
+std::vector<std::string> targets(const std::vector<SaeFile>& saes, const Conversion& c) {
+  if (saes.size() == 1) return {c.out};
+  std::vector<std::string> dirs;
+  std::map<std::string, std::string> taken;
+  for (const SaeFile& sae : saes) {
+    dirs.push_back((fs::path(c.out) / below(sae, c.from)).lexically_normal().string());
+    if (const auto [other, is_new] = taken.emplace(dirs.back(), sae.path); !is_new)
+      throw Error(fmt::format("{} and {} would both be written to {}; convert them one at a time", other->second,
+                              sae.path, dirs.back()));
+  }
+  return dirs;
+}
+
+// What its files say, and what was given.
 SaeDescription describe(const SaeFile& sae, const Conversion& c) {
-  SaeDescription s;
-  if (sae.format == "gemma-scope") s = read_sae_description(fs::path(sae.path).parent_path().string(), sae.latents);
+  SaeDescription s = describe_sae(sae);
   s.location = located(sae, c.layer, c.site);
   if (!c.model.empty()) s.location.model = c.model;
   return s;
@@ -83,11 +97,11 @@ void convert(const Conversion& c) {
   (void)c.common.context();  // the number of threads
   const std::vector<SaeFile> saes = list_saes(c.from, c.from_format);
   refuse_what_is_there(c.out);
+  const std::vector<std::string> dirs = targets(saes, c);
   Progress progress(c.common.quiet);
   for (size_t i = 0; i < saes.size(); ++i) {
     const SaeFile& file = saes[i];
-    const std::string dir =
-        saes.size() == 1 ? c.out : (fs::path(c.out) / below(file, c.from)).lexically_normal().string();
+    const std::string& dir = dirs[i];
     if (progress.due()) progress.show(fmt::format("writing SAE {} of {}: {}", i + 1, saes.size(), dir));
     const SaeDescription description = describe(file, c);
     const LoadedSae sae = load_sae(file);

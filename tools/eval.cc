@@ -41,7 +41,8 @@ void write_json(const EvalOptions& o, const std::vector<std::string>& files, con
     j["saes"].push_back(std::move(s));
   }
   if (!targets.empty()) j.update(summaries_to_json(e, targets));
-  write_file(o.json, j.dump(1) + "\n");
+  // a path need not be UTF-8
+  write_file(o.json, j.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
 void run_eval(const EvalOptions& o) {
@@ -53,6 +54,7 @@ void run_eval(const EvalOptions& o) {
   if (!o.loss_contexts.empty()) loss_contexts = parse_whole("--loss-contexts", o.loss_contexts, 1, contexts);
   if (!o.json.empty() && !o.force && std::filesystem::exists(o.json))
     throw Error(fmt::format("{} exists already; give another --json, or --force to replace it", o.json));
+  if (!o.json.empty()) OutputFile probe(o.json);  // an Error now rather than after hours
   Progress progress(o.common.quiet);
   const std::string dir = find_model(o.data.model);
   const Gemma2 model(ctx, dir, o.data.compute());
@@ -62,6 +64,11 @@ void run_eval(const EvalOptions& o) {
     for (const SaeFile& sae : list_saes(path)) saes.push_back(sae);
   std::vector<EvaluationTarget> targets;
   for (const SaeFile& sae : saes) targets.push_back(locate_sae(sae, o.layer, o.site, model, o.data.model));
+
+  for (const SaeFile& sae : saes)
+    if (may_be_of_another(sae, o.data.model))
+      progress.note(fmt::format("{}: was trained on {}; it is evaluated on {}", sae.path, sae.location.model,
+                                o.data.model));
 
   TokenStreamOptions s = o.data.stream(dir, model.config(), o.common);
   s.split = o.split == "all" ? TokenStreamOptions::Split::kAll : TokenStreamOptions::Split::kHeldOut;

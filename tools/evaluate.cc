@@ -322,7 +322,7 @@ Evaluation evaluate(Context& ctx, const Gemma2& model, Gemma2::Activations& a, E
     Evaluator evaluator(ctx, model, a, memory, group);
     const int64_t sampled = group.empty() ? 0 : std::min(kMeanContexts, all.count);
     for (int64_t done = 0; done < sampled; done += a.B)
-      evaluator.add_to_means(all.batch(done, std::min(a.B, all.count - done)));
+      evaluator.add_to_means(all.batch(done, std::min(a.B, sampled - done)));
     evaluator.finish_means();
     for (int64_t done = 0, n = 0; done < all.count; done += n) {
       const bool losses = done < options.loss_contexts;  // of a whole batch

@@ -2,12 +2,18 @@
 
 #include <fmt/format.h>
 
+#include <cctype>
+
 #include "tools/data_options.h"
 
 namespace gsae {
 
 SaeLocation located(const SaeFile& sae, const std::string& layer, const std::string& site) {
   SaeLocation at = sae.location;
+  if (!at.elsewhere.empty())
+    throw Error(fmt::format("{}: its file says that it reads {}, which is none of the sites pre, att, attn_out, mlp_in, "
+                            "mlp and res",
+                            sae.path, at.elsewhere));
   if (!site.empty()) {
     const auto sites = parse_sites(site);
     if (sites.size() != 1) throw UsageError(fmt::format("--site {}: an SAE reads one site", site));
@@ -25,6 +31,15 @@ SaeLocation located(const SaeFile& sae, const std::string& layer, const std::str
   return at;
 }
 
+bool may_be_of_another(const SaeFile& sae, const std::string& model) {
+  const auto lower = [](std::string s) {
+    for (char& c : s) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    return s;
+  };
+  const std::string& said = sae.location.model;
+  return !said.empty() && lower(model).find(lower(said.substr(said.rfind('/') + 1))) == std::string::npos;
+}
+
 EvaluationTarget locate_sae(const SaeFile& sae, const std::string& layer, const std::string& site, const Gemma2& model,
                             const std::string& model_name) {
   const SaeLocation at = located(sae, layer, site);
@@ -33,9 +48,12 @@ EvaluationTarget locate_sae(const SaeFile& sae, const std::string& layer, const 
   if (at.site.empty())
     throw UsageError(fmt::format("{}: its file does not say which site it reads; give --site", sae.path));
   const std::string trained_on = sae.location.model.empty() ? "" : "; it was trained on " + sae.location.model;
-  if (layer.empty() && at.layer >= model.config().layers)
-    throw Error(fmt::format("{}: reads layer {}, but {} has layers 0 to {}{}", sae.path, at.layer, model_name,
-                            model.config().layers - 1, trained_on));
+  if (at.layer >= model.config().layers) {
+    const std::string why = fmt::format("{}: reads layer {}, but {} has layers 0 to {}{}", sae.path, at.layer,
+                                        model_name, model.config().layers - 1, trained_on);
+    if (layer.empty()) throw Error(why);
+    throw UsageError(why);
+  }
   const auto layers = parse_layers(std::to_string(at.layer), model.config());
   const auto sites = parse_sites(at.site);
   if (sae.width != model.site_width(sites[0]))
