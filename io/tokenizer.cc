@@ -91,8 +91,14 @@ Tokenizer::Tokenizer(const std::string& path) : state_(std::make_unique<State>()
   const SentencePieceSpec spec = read_sentencepiece_spec(model);
   if (!spec.whole) refuse("it is cut short, or no protobuf message");
   if (spec.has_charsmap) refuse("it normalises text by a table (precompiled_charsmap), which Gemma's does not");
-  const auto status = state_->processor.LoadFromSerializedProto({model.data(), model.size()});
-  if (!status.ok()) refuse(status.ToString());
+  try {
+    const auto status = state_->processor.LoadFromSerializedProto({model.data(), model.size()});
+    if (!status.ok()) refuse(status.ToString());
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& e) {  // of what it builds its trie with: a piece that begins with a zero byte
+    refuse(e.what());
+  }
   state_->path = path;
   state_->cuts = std::make_unique<Cuts>(state_->processor, spec);
 }

@@ -68,6 +68,9 @@ class Fields {
 
   // One id, or the first of a list: instruction-tuned models name several ends.
   int32_t token(const char* key, int32_t absent, int64_t vocab) const {
+    if (!has(key) && absent >= vocab)
+      fail(fmt::format("'{}' is missing, and {}, which it is then, is no token of the vocabulary of {}", key, absent,
+                       vocab));
     if (!has(key)) return absent;
     const Json& j = json_[key].is_array() && !json_[key].empty() ? json_[key][0] : json_[key];
     if (!j.is_number_integer() || j < 0 || j >= vocab)

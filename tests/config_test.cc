@@ -164,6 +164,10 @@ TEST(Config, MissingAndAbsurdValuesAreRefusedByName) {
     j[key] = value;
     EXPECT_ERROR(parse(j), fmt::format("'{}'", key));
   }
+  Json j = Json::parse(kPublished);  // what a token is by default need not be one of a small vocabulary
+  j["vocab_size"] = 2, j["pad_token_id"] = 0, j["eos_token_id"] = 1;
+  j.erase("bos_token_id");
+  EXPECT_ERROR(parse(j), "'bos_token_id' is missing, and 2, which it is then, is no token of the vocabulary of 2");
 }
 
 TEST(Config, NoJson) {

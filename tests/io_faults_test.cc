@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "tests/faults.h"
+#include "tests/sanitized.h"
 
 namespace gsae::test {
 namespace {
@@ -86,12 +87,12 @@ struct IoFaults : testing::Test {
     }
   }
 
-  // All calls; else the one in the middle of each sixth kind, from the kind `first` on.
+  // All calls; else the one in the middle of some kinds, from the kind `first` on.
   void sweep(const Disk& disk, size_t first) {
     const bool all = std::getenv("GSAE_EVERY_FAULT") != nullptr;
     std::map<std::string, std::vector<Call>> kinds;
     for (const Call& call : calls) kinds[call.kind].push_back(call);
-    constexpr size_t kEach = 6;
+    constexpr size_t kEach = kSanitized ? 18 : 6;
     size_t index = 0;
     for (const auto& [kind, of_kind] : kinds) {
       const bool chosen = index++ % kEach == first;

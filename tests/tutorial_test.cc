@@ -41,6 +41,7 @@ TEST(Tutorial, EveryCommandWorks) {
     replace(command, "./gemma_sae", "'" + gemma_sae_binary() + "'");
     for (const char* tokens : {"--tokens 2M", "--tokens 1M"}) replace(command, tokens, "--tokens 80k");
     for (const char* reads : {" report ", " features "}) replace(command, reads, reads + std::string("--tokens 20k "));
+    replace(command, " train ", " train --eval-contexts 16 ");
     const int status =
         std::system(("cd '" + dir.path() + "' && { " + command + " ; } >>output.txt 2>>errors.txt </dev/null").c_str());
     ASSERT_EQ(status, 0) << command << "\n" << read_bytes(dir / "errors.txt");

@@ -1,5 +1,7 @@
 #include "tools/commands.h"
 
+#include <CLI/CLI.hpp>
+
 #include "tools/options.h"
 
 namespace gsae {

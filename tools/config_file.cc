@@ -1,5 +1,6 @@
 #include "tools/config_file.h"
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 

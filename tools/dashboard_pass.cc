@@ -1,5 +1,6 @@
 #include "tools/dashboard_pass.h"
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include "io/hub.h"

@@ -1,5 +1,6 @@
 #include "tools/data_options.h"
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>

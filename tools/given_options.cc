@@ -1,5 +1,6 @@
 #include "tools/given_options.h"
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 

@@ -52,7 +52,7 @@ EvaluationTarget locate_sae(const SaeFile& sae, const std::string& layer, const 
     const std::string why = fmt::format("{}: reads layer {}, but {} has layers 0 to {}{}", sae.path, at.layer,
                                         model_name, model.config().layers - 1, trained_on);
     if (layer.empty()) throw Error(why);
-    throw UsageError(why);
+    throw UsageError(fmt::format("--layer {}: {}", layer, why));
   }
   const auto layers = parse_layers(std::to_string(at.layer), model.config());
   const auto sites = parse_sites(at.site);

@@ -1,5 +1,6 @@
 #include "tools/options.h"
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <omp.h>
 

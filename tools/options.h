@@ -1,12 +1,15 @@
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "kernels/check.h"
 #include "kernels/context.h"
+
+namespace CLI {
+class App;
+}
 
 namespace gsae {
 

@@ -1,5 +1,6 @@
 #include "tools/run_defaults.h"
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>

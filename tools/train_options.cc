@@ -1,5 +1,6 @@
 #include "tools/train_options.h"
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -1,6 +1,8 @@
 // tools/run_file and tools/given_options: run.json of a run, and its options as `train --resume` takes them.
 #include "tools/run_file.h"
 
+#include <CLI/CLI.hpp>
+
 #include "tests/fuzz/fuzz.h"
 #include "tools/train_options.h"
 
