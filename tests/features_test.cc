@@ -3,6 +3,7 @@
 #include "io/json.h"
 #include "tests/report_fixture.h"
 #include "tests/run_binary.h"
+#include "tools/neuronpedia.h"
 
 namespace gsae::test {
 namespace {
@@ -26,6 +27,8 @@ TEST(Features, BadInput) {
   expect_outcome(run_binary(on_golden({"features", "--sae", dir / "none", "--latent", "1"})), 1, {"none"});
   expect_outcome(run_binary(on_golden({"features", "--sae", kGoldenSae, "--latent", "x"})), 2, {"'x'"});
   expect_outcome(run_binary(on_golden({"features", "--sae", kGoldenSae, "--latent", "none"})), 2, {"nothing to print"});
+  expect_outcome(run_binary(on_golden({"features", "--sae", kGoldenSae, "--eval-fraction", "nan"})), 2,
+                 {"--eval-fraction", "nan", "from 0 to 0.99"});
   expect_outcome(run_binary(on_golden({"features", "--sae", kGoldenSae, "--examples", "21"})), 2, {"at most 20"});
   std::filesystem::create_directories(dir / "two/a");
   std::filesystem::create_directories(dir / "two/b");
@@ -111,6 +114,49 @@ TEST(Neuronpedia, WritesTheBatchesThatItImports) {
     }
   }
   EXPECT_EQ(features, 130u);
+}
+
+// A copy of an SAE in a folder of Gemma Scope's layout, with no name but its place.
+void lay_in(const std::string& folder) {
+  std::filesystem::create_directories(folder);
+  std::filesystem::copy_file(kGoldenSae, folder + "/params.npz");
+}
+
+std::vector<std::string> on_little(std::vector<std::string> words) {
+  words.insert(words.end(), {"--format", "neuronpedia", "--count", "1", "--tokens", "512"});
+  return on_golden(words);
+}
+
+std::string set_of(const std::string& folder) { return read_json(folder + "/batch-0.json")["sae_set"]; }
+
+TEST(Neuronpedia, SaesOfOneNameDoNotMeet) {
+  const TempFolder dir;
+  for (const char* l0 : {"32", "400"}) lay_in(dir / ("gs/layer_3/width_4k/average_l0_" + std::string(l0)));
+  const Outcome o = run_binary(on_little({"report", dir / "gs", "--out", dir / "np"}));
+  ASSERT_EQ(o.status, 0) << o.err;
+  EXPECT_NE(o.out.find("wrote 2 batches of 2 SAEs into " + dir / "np"), std::string::npos) << o.out;
+  for (const char* name : {"res.3-4k-average_l0_32", "res.3-4k-average_l0_400"})
+    EXPECT_EQ(set_of(dir / ("np/" + std::string(name))), name);
+}
+
+TEST(Neuronpedia, RunsOfOneNameDoNotMeet) {
+  const TempFolder dir;
+  lay_in(dir / "p/run"), lay_in(dir / "q/run");
+  const Outcome o = run_binary(on_little({"report", dir / "p/run", dir / "q/run", "--out", dir / "np"}));
+  ASSERT_EQ(o.status, 0) << o.err;
+  for (const char* name : {"run-p-res.3-4k", "run-q-res.3-4k"})
+    EXPECT_EQ(set_of(dir / ("np/" + std::string(name))), name);
+}
+
+TEST(Neuronpedia, TheModelIsCalledByItsName) {
+  for (const auto& [model, name] : {std::pair("demo", "demo"),
+                                    {"google/gemma-2-2b", "gemma-2-2b"},
+                                    {"google/gemma-2-2b@main", "gemma-2-2b"},
+                                    {"/x/demo/model/", "model"},
+                                    {"/x/demo/model/.", "model"},
+                                    {"/c/hub/models--google--gemma-2-2b/snapshots/0f3c/", "gemma-2-2b"}})
+    EXPECT_EQ(neuronpedia_model(model), name) << model;
+  EXPECT_THROW(neuronpedia_model("/"), Error);
 }
 
 }  // namespace

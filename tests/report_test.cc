@@ -143,6 +143,68 @@ TEST(Report, BadInputNamesBothSides) {
                  {"not empty"});
 }
 
+// Data that are not there would be missed by the first pass: what is wrong with anything else is said before.
+TEST(Report, RefusesBeforeThePasses) {
+  const TempFolder dir;
+  fs::create_directories(dir / "folder");
+  write_bytes(dir / "file", "");
+  fs::create_directories(dir / "run");  // that has begun
+  write_bytes(dir / "run/run.json", R"({"format": 1, "finished": false, "folder": "", "options": {}})");
+  const auto refused = [&](Words words, int status, const Words& parts) {
+    words.insert(words.begin(), "report");
+    words.insert(words.end(),
+                 {"--model", "demo", "--layer", "3", "--site", "res", "--data", dir / "none.npy", "--quiet"});
+    expect_outcome(run_binary(words), status, parts);
+  };
+  const std::string page = dir / "page.html";
+  refused({kGoldenSae, "--out", page}, 1, {"none.npy"});
+  refused({kGoldenSae, "--out", dir / "none/page.html"}, 1, {"none/page.html", "create the folder"});
+  refused({kGoldenSae, "--out", dir / "folder", "--force"}, 1, {"folder", "directory"});
+  for (const char* out : {"file", "file/np", "file/np/deeper"})
+    refused({kGoldenSae, "--format", "neuronpedia", "--out", dir / out}, 1, {dir / "file", "is a file"});
+  refused({kGoldenSae, dir / "run", "--format", "neuronpedia", "--out", dir / "np"}, 1,
+          {dir / "run", "has no latents to write"});
+  expect_outcome(run_binary({"report", kGoldenSae, test_data("formats/gemma_scope_2"), "--model", "demo", "--data",
+                             dir / "none.npy", "--out", page, "--latents", "50"}),
+                 1, {"gemma_scope_2", "0 to 39", "50"});
+  EXPECT_FALSE(fs::exists(dir / "np"));
+  EXPECT_FALSE(fs::exists(page));
+}
+
+// One pass of a run reads it to its end.
+TEST(Report, StandardInputIsForOnePass) {
+  const TempFolder dir;
+  const auto run = [&](const Words& folders, const Words& more) {
+    Words words{"report", "--model", "demo", "--layer",   "3",  "--site",  "res",   "--data",
+                "-",      "--split", "all",  "--context", "16", "--quiet", "--out", dir / "page.html"};
+    words.insert(words.begin() + 1, folders.begin(), folders.end());
+    words.insert(words.end(), more.begin(), more.end());
+    return run_binary(words, {}, "The dog sat on the mat, and the cat sat on the dog, and all was well with them.\n");
+  };
+  expect_outcome(run({kGoldenSae, kGoldenSae}, {}), 2, {"--data -", "--data FILE"});
+  EXPECT_EQ(run({kGoldenSae}, {}).status, 0);
+  EXPECT_EQ(run({kGoldenSae, kGoldenSae}, {"--latents", "none", "--force"}).status, 0);
+}
+
+// By their labels and by the links to their latents.
+TEST(Report, SaesOfOneNameAreToldApart) {
+  const TempFolder dir;
+  for (const char* folder : {"p/run/average_l0_32", "p/run/average_l0_400", "q/run/average_l0_32"}) {
+    fs::create_directories(dir / folder);
+    fs::copy_file(kGoldenSae, dir / (std::string(folder) + "/params.npz"));
+  }
+  Words words{"report", dir / "p/run", dir / "q/run", dir / "q/run"};
+  words.insert(words.end(), {"--latents", "none", "--layer", "3", "--site", "res", "--out", dir / "page.html"});
+  const Outcome o = run_binary(words);
+  ASSERT_EQ(o.status, 0) << o.err;
+  const json page = data_of_page(read_bytes(dir / "page.html"));
+  Words runs, saes;
+  for (const json& run : page["runs"]) runs.push_back(run["name"]);
+  for (const json& sae : page["saes"]) saes.push_back(sae["name"]);
+  EXPECT_EQ(runs, (Words{"run (p)", "run (q)", "run (q)-2"}));
+  EXPECT_EQ(saes, (Words{"res.3/4k (average_l0_32)", "res.3/4k (average_l0_400)", "res.3/4k", "res.3/4k"}));
+}
+
 // What would end the element is no part of it, and is the same once parsed.
 TEST(Report, JsonCannotLeaveItsElement) {
   const nlohmann::ordered_json evil{{"a", "</script><script>alert(1)</script>"}, {"b", "<!--<script>"}, {"<", 1}};

@@ -29,7 +29,7 @@ void DataOptions::add(CLI::App& command) {
       ->check(CLI::IsMember({"uint16", "uint32"}))
       ->capture_default_str();
   command.add_option("--eval-fraction", eval_fraction, "of the documents, held out of training for evaluation")
-      ->check(CLI::Range(0.0, 0.99))
+      ->check(number_range(0, 0.99))
       ->capture_default_str();
   command.add_flag("--skip-bad", skip_bad, "count and report malformed lines instead of stopping");
 }

@@ -20,6 +20,7 @@
 #include "tools/lay_out.h"
 #include "tools/memory_plan.h"
 #include "tools/options.h"
+#include "tools/output_option.h"
 #include "tools/progress.h"
 #include "tools/prompt.h"
 #include "tools/steering.h"
@@ -69,6 +70,7 @@ std::string read_prompt(const GenerateOptions& o) {
   }
   std::string text(std::istreambuf_iterator<char>(o.prompt_file == "-" ? std::cin : file), {});
   if (text.ends_with('\n')) text.pop_back();  // editors end a file with one that nobody means
+  if (text.ends_with('\r')) text.pop_back();
   return text;
 }
 
@@ -108,8 +110,11 @@ class Generation {
     if (count_ > 1 && o.temperature == 0)
       throw UsageError("--samples: without a --temperature above 0 they are all the same");
     if (count_ > 1 && o.shows) throw UsageError("--show-latents shows one sample: leave --samples out");
-    if (!o.json.empty() && !o.force && std::filesystem::exists(o.json))
-      throw Error(fmt::format("{} exists already; give another --json, or --force to replace it", o.json));
+    if (o.temperature == 0 && (o.top_k > 0 || o.top_p < 1))
+      progress_.note(fmt::format("{} has no effect: give --temperature above 0 to have tokens drawn",
+                                 o.top_k == 0  ? "--top-p"
+                                 : o.top_p < 1 ? "--top-k and --top-p"
+                                               : "--top-k"));
     check_ids();
     choose_saes();
     allocate_memory();
@@ -124,9 +129,9 @@ class Generation {
     prompt_seconds_ = seconds_since(start);
     const auto then = Clock::now();
     for (int64_t step = 0; draw(logits, step) && !interrupted(); ++step) logits = feed();
+    decode_seconds_ = seconds_since(then);
     // the last token that was chosen has latents of its own
     if (o_.shows && !interrupted() && generator_->length() < most_positions_) feed();
-    decode_seconds_ = seconds_since(then);
     finish();
   }
 
@@ -153,10 +158,11 @@ class Generation {
       saes_.push_back({path, file, place_of(file, model_, o_.model, o_.layer, o_.site)});
     };
     for (const Edit& edit : edits_) choose(edit.sae);
-    steering_.emplace(ctx_, edits_, saes_);
     if (o_.shows && o_.show.empty() && saes_.empty())
       throw UsageError("--show-latents: which SAE's? give its path, or an edit of one of its latents");
     if (!o_.show.empty()) choose(o_.show);
+    require_use_of_place(saes_, o_.layer, o_.site);
+    steering_.emplace(ctx_, edits_, saes_);
   }
 
   // Everything, before the first token.
@@ -168,16 +174,19 @@ class Generation {
     plan.add("cache, activations, logits", measure<Generator>(model_, count_, most_positions_, most),
              fmt::format("{} of {} positions", count_ == 1 ? "a sequence" : fmt::format("{} sequences", count_),
                          most_positions_));
-    plan.check("choose fewer --samples or --tokens, or a shorter prompt");
+    std::vector<const ChosenSae*> shown;
+    for (const ChosenSae& sae : saes_)
+      if (o_.shows && (o_.show.empty() || sae.given == o_.show)) shown.push_back(&sae);
+    for (const ChosenSae* sae : shown) plan.add("SAE shown", LatentReader::bytes(sae->file, most), sae->given);
+    plan.check(shown.empty() ? "choose fewer --samples or --tokens, or a shorter prompt"
+                             : "choose fewer --tokens, a shorter prompt, or --show-latents of a smaller SAE");
     generator_ = allocate<Generator>(ctx_.device(), memory_, model_, count_, most_positions_, most);
     // Edits come first: what is shown is what the model goes on with.
     std::vector<Hook> hooks = steering_->hooks([g = generator_.get()] { return g->start() == 0 ? 1 : 0; });
-    if (o_.shows)
-      for (const ChosenSae& sae : saes_)
-        if (o_.show.empty() || sae.given == o_.show) {
-          readers_.push_back(std::make_unique<LatentReader>(ctx_, sae, most));
-          hooks.push_back(readers_.back()->hook());
-        }
+    for (const ChosenSae* sae : shown) {
+      readers_.push_back(std::make_unique<LatentReader>(ctx_, *sae, most));
+      hooks.push_back(readers_.back()->hook());
+    }
     generator_->set_hooks(std::move(hooks));
   }
 
@@ -229,7 +238,6 @@ class Generation {
     for (const Sample& s : samples_) ids.push_back(s.ids.back());
     generator_->next(ctx_, ids);
     show(ids);
-    ++passes_;
     return generator_->logits();
   }
 
@@ -278,10 +286,11 @@ class Generation {
     const auto rate = [](double n, double seconds) { return n / std::max(seconds, 1e-9); };
     std::string note = fmt::format("prompt: {} tokens in {:.3f} s, {:.1f} tokens/s", prompt_size(), prompt_seconds_,
                                    rate(double(prompt_size()), prompt_seconds_));
-    const double decoded = double(passes_ * count_);
-    if (passes_ > 0)
-      note += fmt::format("; then {} tokens in {:.3f} s, {:.1f} tokens/s", passes_ * count_, decode_seconds_,
-                          rate(decoded, decode_seconds_));
+    int64_t decoded = -count_;  // the first of each came with the prompt
+    for (const Sample& s : samples_) decoded += static_cast<int64_t>(s.ids.size());
+    if (decoded > 0)
+      note += fmt::format("; then {} tokens in {:.3f} s, {:.1f} tokens/s", decoded, decode_seconds_,
+                          rate(double(decoded), decode_seconds_));
     progress_.note(note);
   }
 
@@ -333,7 +342,6 @@ class Generation {
   int64_t most_positions_ = 0;
 
   std::vector<Sample> samples_;
-  int64_t passes_ = 0;  // of a token each
   double prompt_seconds_ = 0, decode_seconds_ = 0;
   std::string shown_text_;
   nlohmann::ordered_json shown_ = nlohmann::ordered_json::array();  // positions
@@ -356,13 +364,13 @@ void add_generate(CLI::App& app) {
   command->add_option("--tokens", o->tokens, "how many to generate, at most")->capture_default_str();
   command->add_option("--samples", o->samples, "how many continuations")->capture_default_str();
   command->add_option("--temperature", o->temperature, "0: the most likely token, always")
-      ->check(CLI::Range(0.0, 1e6))
+      ->check(number_range(0, 1e6))
       ->capture_default_str();
   command->add_option("--top-k", o->top_k, "choose among so many of the most likely; 0: all")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 30))
       ->capture_default_str();
   command->add_option("--top-p", o->top_p, "and among the fewest whose probabilities sum to this")
-      ->check(CLI::Range(1e-9, 1.0))
+      ->check(number_range(0, 1, true))
       ->capture_default_str();
   const auto repeatable = [&](const char* option, std::vector<std::string>& values, const char* what) {
     command->add_option(option, values, what)->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -384,6 +392,7 @@ void add_generate(CLI::App& app) {
   command->callback([o, prompt, show] {
     o->has_prompt = prompt->count() > 0;
     o->shows = show->count() > 0;
+    if (!o->json.empty()) require_new_file("--json", o->json, o->force);
     Generation(*o).run();
   });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/convert.h"
+#include "tools/lay_out.h"
 
 namespace gsae {
 
@@ -21,21 +22,25 @@ std::vector<LatentReader::Activation> strongest(const float* f, int64_t latents,
   return active;
 }
 
+struct Workspace {
+  Workspace(Arena& arena, int64_t width, int64_t latents, int64_t most)
+      : rows(arena.take("rows of a site", DType::kF32, {most, width})), f(SaeWorkspace(arena, latents, most).f) {}
+
+  Tensor rows, f;
+};
+
 }  // namespace
+
+int64_t LatentReader::bytes(const SaeFile& sae, int64_t most) {
+  return measure<SaeParameters>(sae.width, sae.latents) + measure<Workspace>(sae.width, sae.latents, most);
+}
 
 LatentReader::LatentReader(Context& ctx, const ChosenSae& sae, int64_t most) : sae_(sae), loaded_(load_sae(sae.file)) {
   move_to_device(ctx, loaded_);
-  const int64_t latents = loaded_.params.latents();
-  const auto lay_out = [&](Arena& arena) {
-    rows_ = arena.take("rows of a site", DType::kF32, {most, loaded_.params.width()});
-    const SaeWorkspace workspace(arena, latents, most);
-    f_ = workspace.f.reshape({workspace.f.size() / latents, latents});
-  };
-  Arena plan;
-  lay_out(plan);
-  memory_ = Buffer(ctx.device(), plan.used());
-  Arena arena(memory_);
-  lay_out(arena);
+  const int64_t width = loaded_.params.width(), latents = loaded_.params.latents();
+  const auto workspace = allocate<Workspace>(ctx.device(), memory_, width, latents, most);
+  rows_ = workspace->rows;
+  f_ = workspace->f.reshape({workspace->f.size() / latents, latents});
 }
 
 Hook LatentReader::hook() {

@@ -15,7 +15,8 @@ class LatentReader {
     float value = 0;
   };
 
-  // `most`: rows of a pass. Loads the SAE onto the device.
+  // `most`: rows of a pass. Loads the SAE onto the device, where it will all take so many bytes.
+  static int64_t bytes(const SaeFile& sae, int64_t most);
   LatentReader(Context& ctx, const ChosenSae& sae, int64_t most);
   const ChosenSae& sae() const { return sae_; }
 

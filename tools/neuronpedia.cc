@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <string_view>
 
 #include "io/output_file.h"
 
@@ -89,18 +90,42 @@ Json feature(const LatentDashboard& d, const SaeDashboards& sae, const Dashboard
   return f;
 }
 
-// "res.3/4k/l0_32" -> "res.3-4k-l0_32": a name of one folder
-std::string file_name(std::string name) {
+// "google/gemma-2-2b@main", "/models/gemma-2-2b/" and the hub cache's ".../models--google--gemma-2-2b/snapshots/0f3c"
+// -> "gemma-2-2b"
+std::string short_name(const std::string& model) {
+  constexpr std::string_view kCached = "models--";
+  std::error_code ignored;
+  fs::path folder = fs::absolute(model, ignored).lexically_normal();
+  if (!folder.has_filename()) folder = folder.parent_path();
+  std::string name = folder.filename().string();
+  for (const fs::path& part : folder)
+    if (const std::string cached = part.string(); cached.starts_with(kCached)) {
+      const size_t owner = cached.find("--", kCached.size());
+      name = cached.substr(owner == cached.npos ? kCached.size() : owner + 2);
+    }
+  return name.substr(0, name.find('@'));
+}
+
+}  // namespace
+
+std::string neuronpedia_model(const std::string& model) {
+  const std::string name = short_name(model);
+  if (name.empty() || name == "/")
+    throw Error(
+        fmt::format("--model {}: has no name that Neuronpedia could know it by; give a folder that has one", model));
+  return name;
+}
+
+std::string neuronpedia_set(std::string name) {
+  std::erase_if(name, [](char c) { return c == '(' || c == ')'; });
   std::replace_if(
       name.begin(), name.end(), [](char c) { return c == '/' || c == ' '; }, '-');
   return name;
 }
 
-}  // namespace
-
 Json neuronpedia_batch(const DashboardPass& pass, size_t sae, size_t begin, size_t end, const std::string& set) {
   const EvaluationTarget& target = pass.targets.at(sae);
-  Json batch{{"model_id", fs::path(pass.model).filename().string()},
+  Json batch{{"model_id", neuronpedia_model(pass.model)},
              {"layer", target.layer},
              {"sae_set", set},
              {"sae_id_suffix", nullptr},
@@ -110,28 +135,16 @@ Json neuronpedia_batch(const DashboardPass& pass, size_t sae, size_t begin, size
   return batch;
 }
 
-void require_empty_folder(const std::string& option, const std::string& dir) {
+int64_t write_neuronpedia(const DashboardPass& pass, size_t sae, const std::string& dir, const std::string& set) {
   std::error_code error;
-  if (!fs::exists(dir, error)) return;
-  if (!fs::is_directory(dir, error)) throw Error(fmt::format("{} {}: is a file; it needs a folder", option, dir));
-  if (!fs::is_empty(dir, error)) throw Error(fmt::format("{} {}: is not empty; choose a new folder", option, dir));
-}
-
-int64_t write_neuronpedia(const DashboardPass& pass, const std::string& dir) {
+  fs::create_directories(dir, error);
+  if (error) throw Error(fmt::format("{}: {}", dir, error.message()));
+  const size_t count = pass.saes.at(sae).latents.size();
   int64_t files = 0;
-  for (size_t i = 0; i < pass.saes.size(); ++i) {
-    const std::string name = file_name(pass.targets[i].name);
-    const std::string folder = pass.saes.size() == 1 ? dir : dir + "/" + name;
-    std::error_code error;
-    fs::create_directories(folder, error);
-    if (error) throw Error(fmt::format("{}: {}", folder, error.message()));
-    const size_t count = pass.saes[i].latents.size();
-    for (size_t begin = 0, batch = 0; begin < count; begin += kLatentsOfABatch, ++batch, ++files) {
-      const Json j = neuronpedia_batch(pass, i, begin, std::min(count, begin + kLatentsOfABatch), name);
-      // "replace": the name of a file need not be UTF-8
-      write_file(fmt::format("{}/batch-{}.json", folder, batch),
-                 j.dump(-1, ' ', false, Json::error_handler_t::replace));
-    }
+  for (size_t begin = 0; begin < count; begin += kLatentsOfABatch, ++files) {
+    const Json j = neuronpedia_batch(pass, sae, begin, std::min(count, begin + kLatentsOfABatch), set);
+    // "replace": the name of a file need not be UTF-8
+    write_file(fmt::format("{}/batch-{}.json", dir, files), j.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
   return files;
 }

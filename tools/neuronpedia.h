@@ -15,11 +15,13 @@ namespace gsae {
 nlohmann::ordered_json neuronpedia_batch(const DashboardPass& pass, size_t sae, size_t begin, size_t end,
                                          const std::string& set);
 
-// Writes all SAEs of a pass: DIR/batch-N.json, or, where there are several, DIR/<name of the SAE>/batch-N.json. DIR is
-// new or empty. Returns the number of files.
-int64_t write_neuronpedia(const DashboardPass& pass, const std::string& dir);
+// Writes those of one SAE of a pass: DIR/batch-N.json. Returns the number of files.
+int64_t write_neuronpedia(const DashboardPass& pass, size_t sae, const std::string& dir, const std::string& set);
 
-// An Error if it is there and holds something: before the work.
-void require_empty_folder(const std::string& option, const std::string& dir);
+// The model's name there, without its owner, from a hub id or a folder. An Error if there is none.
+std::string neuronpedia_model(const std::string& model);
+
+// "res.3/4k/l0_32" -> "res.3-4k-l0_32": the name of a set, and of a folder.
+std::string neuronpedia_set(std::string name);
 
 }  // namespace gsae

@@ -6,16 +6,31 @@
 
 #include <charconv>
 #include <cmath>
+#include <limits>
 #include <thread>
 
 namespace gsae {
+
+namespace {
+
+// 64 bits without a sign: the library turns -1 and what is too large into the largest.
+std::string refuse_seed(const std::string& text) {
+  uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (error == std::errc() && end == text.data() + text.size()) return {};
+  return fmt::format("{}: must be a whole number from 0 to {}", text, std::numeric_limits<uint64_t>::max());
+}
+
+}  // namespace
 
 void CommonOptions::add(CLI::App& command) {
   command.add_option("--device", device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   command.add_option("--threads", threads, "processor threads; 0: all of them")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
-  command.add_option("--seed", seed, "of everything random")->capture_default_str();
+  command.add_option("--seed", seed, "of everything random")
+      ->check(CLI::Validator(refuse_seed, ""))
+      ->capture_default_str();
   command.add_flag("--quiet", quiet, "print errors and results only");
 }
 
@@ -87,6 +102,17 @@ double parse_number(const char* option, const std::string& text, double low, dou
   if (used != text.size() || !(value >= low && value <= high))
     throw UsageError(fmt::format("{} {}: must be a number from {:g} to {:g}", option, text, low, high));
   return value;
+}
+
+CLI::Validator number_range(double low, double high, bool above) {
+  const std::string range =
+      above ? fmt::format("above {:g}, at most {:g}", low, high) : fmt::format("from {:g} to {:g}", low, high);
+  const auto refuse = [=](const std::string& text) -> std::string {
+    double value = NAN;
+    if (CLI::detail::lexical_cast(text, value) && (above ? value > low : value >= low) && value <= high) return {};
+    return fmt::format("{}: must be a number {}", text, range);
+  };
+  return CLI::Validator(refuse, range);
 }
 
 int64_t parse_whole(const char* option, const std::string& text, int64_t low, int64_t high) {

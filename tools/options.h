@@ -38,6 +38,8 @@ int64_t parse_count(const std::string& text);
 // The value of an option: a UsageError names it, and the bounds, if this is none or one beyond them.
 double parse_number(const char* option, const std::string& text, double low, double high);
 int64_t parse_whole(const char* option, const std::string& text, int64_t low, int64_t high);
+// For an option whose value is a number from low, or `above` it, to high. CLI::Range lets NaN through.
+CLI::Validator number_range(double low, double high, bool above = false);
 // "40,80" -> "40", "80": the elements of a list, empty ones too.
 std::vector<std::string> split_list(const std::string& text);
 std::string format_width(int64_t width);  // 16384 -> "16k", 1000 -> "1000"

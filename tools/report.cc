@@ -1,17 +1,19 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include <filesystem>
+#include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "io/output_file.h"
+#include "tools/distinct_names.h"
+#include "tools/locate_sae.h"
 #include "tools/neuronpedia.h"
+#include "tools/output_option.h"
 #include "tools/report_page.h"
 #include "tools/run_defaults.h"
 
 namespace gsae {
-
-namespace fs = std::filesystem;
 
 namespace {
 
@@ -31,20 +33,43 @@ std::vector<SaeFile> files_of(const RunResults& results) {
   return files;
 }
 
-// Looks at the SAEs of one run, with its own model and data where the command line names no others.
-void look(Context& ctx, const ReportOptions& o, const CLI::App& command, ReportPart& part,
-          const DashboardOptions& options, Progress& progress) {
-  const std::vector<SaeFile> saes = files_of(part.results);
-  if (saes.empty() || options.choice.kind == LatentChoice::Kind::kNone) return;
-  DataOptions data = o.pass.data;
-  const std::string run = run_of(part.results.path);
-  if (!run.empty() && !take_defaults_of_run(data, command, run)) {
-    part.results.notes.push_back("It was trained on saved activations: --model would show what its latents stand for.");
-    return;
+// No two runs of one name, and no two SAEs of a run: a page, its links and folders go by them.
+void tell_apart(std::vector<ReportPart>& parts) {
+  std::vector<std::string> runs, paths;
+  for (const ReportPart& part : parts) runs.push_back(part.results.name), paths.push_back(part.results.path);
+  runs = distinct_names(runs, paths);
+  for (size_t r = 0; r < parts.size(); ++r) {
+    RunResults& results = parts[r].results;
+    results.name = runs[r];
+    std::vector<std::string> saes, files;
+    for (const SaeResult& sae : results.saes)
+      saes.push_back(sae.name), files.push_back(sae.file.empty() ? "" : sae.file[0].path);
+    saes = distinct_names(saes, files);
+    for (size_t i = 0; i < saes.size(); ++i) results.saes[i].name = saes[i];
   }
+}
+
+// What the SAEs of one run are looked at with: its own model and data where the command line names no others. None:
+// nobody looks.
+std::optional<DataOptions> data_of(const ReportOptions& o, const CLI::App& command, RunResults& results,
+                                   const LatentChoice& choice) {
+  const std::vector<SaeFile> saes = files_of(results);
+  if (saes.empty() || choice.kind == LatentChoice::Kind::kNone) return {};
+  for (const SaeFile& sae : saes) require_latents(choice, sae.latents, sae.path);
+  DataOptions data = o.pass.data;
+  const std::string run = run_of(results.path);
+  if (!run.empty() && !take_defaults_of_run(data, command, run)) {
+    results.notes.push_back("It was trained on saved activations: --model would show what its latents stand for.");
+    return {};
+  }
+  for (const SaeFile& sae : saes) located(sae, o.pass.layer, o.pass.site);
   if (run.empty() && command.get_option("--model")->count() == 0 && !saes[0].location.model.empty())
     data.model = saes[0].location.model;
-  part.pass.push_back(run_dashboard_pass(ctx, o.pass, data, saes, options, progress));
+  return data;
+}
+
+bool reads_standard_input(const std::optional<DataOptions>& data) {
+  return data && std::find(data->data.begin(), data->data.end(), "-") != data->data.end();
 }
 
 void write_page(const std::string& out, const std::vector<ReportPart>& parts) {
@@ -53,33 +78,46 @@ void write_page(const std::string& out, const std::vector<ReportPart>& parts) {
   fmt::print("wrote {} ({:.1f} MB)\n", out, double(page.size()) / 1e6);
 }
 
+void require_latents_to_write(const ReportPart& part, const std::optional<DataOptions>& data) {
+  if (!data)
+    throw Error(
+        fmt::format("{}: has no latents to write: it holds no SAE yet, or was trained on saved activations "
+                    "and no --model is given",
+                    part.results.path));
+  neuronpedia_model(data->model);
+}
+
+// Each SAE's into a folder of its own, if there are several.
 void write_batches(const std::string& out, const std::vector<ReportPart>& parts) {
-  for (const ReportPart& part : parts) {
-    if (part.pass.empty())
-      throw Error(
-          fmt::format("{}: has no latents to write: it holds no SAE yet, or was trained on saved activations "
-                      "and no --model is given",
-                      part.results.path));
-    const std::string dir = parts.size() == 1 ? out : out + "/" + part.results.name;
-    const int64_t files = write_neuronpedia(part.pass[0], dir);
-    fmt::print("wrote {} batch{} into {}\n", files, files == 1 ? "" : "es", dir);
-  }
+  std::vector<std::string> sets;
+  for (const ReportPart& part : parts)
+    for (const SaeResult& sae : part.results.saes)
+      if (!sae.file.empty())
+        sets.push_back(neuronpedia_set(parts.size() == 1 ? sae.name : part.results.name + "/" + sae.name));
+  sets = distinct_names(sets, std::vector<std::string>(sets.size()));  // "a/b" and "a-b" are one folder's name
+  int64_t files = 0;
+  auto set = sets.begin();
+  for (const ReportPart& part : parts)
+    for (size_t i = 0; i < part.pass.at(0).saes.size(); ++i, ++set)
+      files += write_neuronpedia(part.pass[0], i, sets.size() == 1 ? out : out + "/" + *set, *set);
+  fmt::print("wrote {} batch{} of {} SAE{} into {}\n", files, files == 1 ? "" : "es", sets.size(),
+             sets.size() == 1 ? "" : "s", out);
 }
 
 void run_report(const ReportOptions& o, const CLI::App& command) {
   const bool html = o.format == "html";
   if (!html && o.out.empty()) throw UsageError("--format neuronpedia: give --out DIR, a new folder for the batches");
   const std::string out = o.out.empty() ? "report.html" : o.out;
-  if (!html) require_empty_folder("--out", out);
-  else if (!o.force && fs::exists(out))
-    throw Error(fmt::format("{} exists already; give another --out, or --force to replace it", out));
+  if (html) require_new_file("--out", out, o.force);
+  else require_empty_folder("--out", out);
 
   std::vector<ReportPart> parts;
   size_t saes = 0;
   for (const std::string& path : o.runs) {
-    parts.push_back({read_run_results(path), {}});
+    parts.push_back({read_run_results(path, o.pass.layer, o.pass.site), {}});
     saes += files_of(parts.back().results).size();
   }
+  tell_apart(parts);
   const int64_t share = saes > 0 ? std::max<int64_t>(5, kLatentsOfAPage / static_cast<int64_t>(saes)) : 1;
   const int64_t count =
       o.count.empty() ? std::min(kLatentsOfAnSae, share) : parse_whole("--count", o.count, 1, 1000000);
@@ -90,9 +128,20 @@ void run_report(const ReportOptions& o, const CLI::App& command) {
     options.top = Examples::kTop, options.per_band = Examples::kPerBand;
     options.before = options.band_before = 64, options.after = options.band_after = 63;
   }
+  std::vector<std::optional<DataOptions>> data;
+  for (ReportPart& part : parts) {
+    data.push_back(data_of(o, command, part.results, options.choice));
+    if (!html) require_latents_to_write(part, data.back());
+  }
+  if (std::count_if(data.begin(), data.end(), reads_standard_input) > 1)
+    throw UsageError(
+        "--data -: standard input can be read once, but each folder has a pass of its own; give --data FILE, or "
+        "a report of one folder");
   Context ctx = o.pass.common.context();
   Progress progress(o.pass.common.quiet);
-  for (ReportPart& part : parts) look(ctx, o, command, part, options, progress);
+  for (size_t i = 0; i < parts.size(); ++i)
+    if (data[i])
+      parts[i].pass.push_back(run_dashboard_pass(ctx, o.pass, *data[i], files_of(parts[i].results), options, progress));
   if (html) write_page(out, parts);
   else write_batches(out, parts);
 }

@@ -10,6 +10,7 @@
 
 #include "io/json.h"
 #include "io/mapped_file.h"
+#include "tools/locate_sae.h"
 #include "tools/options.h"
 #include "tools/run_file.h"
 
@@ -86,11 +87,10 @@ Json evaluation_of(const SaeFile& file) {
   return j;
 }
 
-std::string name_of(const SaeFile& file) {
+std::string name_of(const SaeFile& file, const SaeLocation& at) {
   if (!file.name.empty()) return file.name;
-  const std::string place = file.location.site.empty() ? "" : fmt::format("{}.", file.location.site);
-  return fmt::format("{}{}/{}", place, file.location.layer < 0 ? "?" : std::to_string(file.location.layer),
-                     format_width(file.latents));
+  const std::string place = at.site.empty() ? "" : fmt::format("{}.", at.site);
+  return fmt::format("{}{}/{}", place, at.layer < 0 ? "?" : std::to_string(at.layer), format_width(file.latents));
 }
 
 std::vector<SaeFile> list_saes_if_any(const std::string& path) {
@@ -127,7 +127,7 @@ RunResults read_run(const std::string& path) {
 
 }  // namespace
 
-RunResults read_run_results(const std::string& path) {
+RunResults read_run_results(const std::string& path, const std::string& layer, const std::string& site) {
   std::error_code ignored;
   RunResults results;
   if (!fs::exists(path, ignored)) throw Error(fmt::format("{}: no such file or folder", path));
@@ -142,7 +142,8 @@ RunResults read_run_results(const std::string& path) {
       throw Error(fmt::format("{}; nor is it the folder of a training run: there is no run.json", e.what()));
     }
     for (const SaeFile& file : files)
-      results.saes.push_back({name_of(file), {file}, nullptr, nullptr, evaluation_of(file)});
+      results.saes.push_back(
+          {name_of(file, located(file, layer, site)), {file}, nullptr, nullptr, evaluation_of(file)});
   }
   fs::path name = fs::absolute(path, ignored).lexically_normal();
   if (!name.has_filename()) name = name.parent_path();  // "out/demo/"

@@ -26,8 +26,9 @@ struct RunResults {
   std::vector<SaeResult> saes;
 };
 
-// An Error if `path` is neither a run nor holds an SAE, or if one of its files is damaged.
-RunResults read_run_results(const std::string& path);
+// layer, site: of SAEs without a run whose files do not say where they read; empty: not given. An Error if `path` is
+// neither a run nor holds an SAE, or if one of its files is damaged; a UsageError if such a file says otherwise.
+RunResults read_run_results(const std::string& path, const std::string& layer, const std::string& site);
 
 // The most points of a curve; more lines of a log are averaged, neighbours together.
 constexpr int64_t kMostPoints = 400;

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "tools/locate_sae.h"
+#include "tools/options.h"
 
 namespace gsae {
 
@@ -55,6 +57,20 @@ SaePlace place_of(const SaeFile& sae, const Gemma2& model, const std::string& mo
   const EvaluationTarget at =
       locate_sae(sae, sae.location.layer < 0 ? layer : "", sae.location.site.empty() ? site : "", model, model_name);
   return {at.site, at.layer};
+}
+
+void require_use_of_place(const std::vector<ChosenSae>& saes, const std::string& layer, const std::string& site) {
+  const SaeLocation given = located(SaeFile{}, layer, site);  // which reads them
+  const auto require = [&](const char* option, const std::string& value, const std::string& l, const std::string& s,
+                           const auto& takes) {
+    if (value.empty()) return;
+    if (saes.empty())
+      throw UsageError(fmt::format("{} {}: there is no SAE that it is about; leave it out", option, value));
+    if (std::none_of(saes.begin(), saes.end(), [&](const ChosenSae& sae) { return takes(sae.file.location); }))
+      located(saes[0].file, l, s);  // says what contradicts it
+  };
+  require("--layer", layer, layer, "", [&](const SaeLocation& l) { return l.layer < 0 || l.layer == given.layer; });
+  require("--site", site, "", site, [&](const SaeLocation& l) { return l.site.empty() || l.site == given.site; });
 }
 
 }  // namespace gsae

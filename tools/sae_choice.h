@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "model/gemma2.h"
 #include "sae/sae_file.h"
@@ -29,5 +30,8 @@ struct ChosenSae {
 // both sides if the model has no such layer, or activations of another width there; a UsageError if neither says.
 SaePlace place_of(const SaeFile& sae, const Gemma2& model, const std::string& model_name, const std::string& layer,
                   const std::string& site);
+
+// A UsageError if --layer or --site is given and no SAE takes it: if there is none, or all read elsewhere.
+void require_use_of_place(const std::vector<ChosenSae>& saes, const std::string& layer, const std::string& site);
 
 }  // namespace gsae

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <set>
 
@@ -26,11 +27,24 @@ Edit parse_edit(const std::string& option, const std::string& text) {
   const auto [stop, error] = std::from_chars(begin, end, edit.latent);
   if (error != std::errc() || stop != end || begin == end || edit.latent < 0) refuse();
   constexpr double kLargest = std::numeric_limits<float>::max();
-  if (has_value) edit.value = parse_number(option.c_str(), text.substr(equals + 1), -kLargest, kLargest);
+  if (!has_value) return edit;
+  const std::string value = text.substr(equals + 1);
+  try {
+    edit.value = parse_number(option.c_str(), value, -kLargest, kLargest);
+  } catch (const UsageError&) {
+    throw UsageError(
+        fmt::format("{} {}: '{}' must be a number from {:g} to {:g}", option, text, value, -kLargest, kLargest));
+  }
   return edit;
 }
 
 namespace {
+
+// By which an SAE is the same under another name.
+std::string true_path(const ChosenSae& sae) {
+  std::error_code ignored;
+  return std::filesystem::weakly_canonical(sae.file.path, ignored).string();
+}
 
 // Latents of one place on their way to the device.
 struct Gathered {
@@ -77,15 +91,16 @@ Steering::Steering(Context& ctx, const std::vector<Edit>& edits, const std::vect
   std::vector<std::pair<SaePlace, Gathered>> gathered;
   std::set<std::string> done;
   for (const ChosenSae& sae : saes) {
-    if (!done.insert(sae.file.path).second) continue;  // the same by another name: its edits came with the first
+    const std::string path = true_path(sae);
+    if (!done.insert(path).second) continue;  // the same by another name: its edits came with the first
     LoadedSae loaded;
     for (const Edit& edit : edits) {
       const auto chosen = std::find_if(saes.begin(), saes.end(), [&](const auto& s) { return s.given == edit.sae; });
-      if (chosen == saes.end() || chosen->file.path != sae.file.path) continue;
+      if (chosen == saes.end() || true_path(*chosen) != path) continue;
       if (edit.latent >= sae.file.latents)
         throw Error(fmt::format("{} {}:{}: the SAE has latents 0 to {}", edit.option, edit.sae, edit.latent,
                                 sae.file.latents - 1));
-      if (!seen.emplace(sae.file.path, edit.latent).second)
+      if (!seen.emplace(path, edit.latent).second)
         throw UsageError(
             fmt::format("{} {}:{}: another option is about the same latent", edit.option, edit.sae, edit.latent));
       if (!loaded.params.W_dec) loaded = load_sae(sae.file);

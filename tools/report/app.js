@@ -65,9 +65,10 @@ function evaluation() {
   }
   const figures = el("div", { class: "charts pair" });
   if (measured.length > 1) {
-    const place = (s) => `${s.site} of layer ${s.layer}, ${s.latents.toLocaleString("en")} latents`, places = [...new Set(measured.map(place))];
+    // What only the L0 tells apart is one line: a run's SAEs of a place and width.
+    const place = (s) => `${several ? DATA.runs[s.run].name + " · " : ""}${s.site} of layer ${s.layer}, ${s.latents.toLocaleString("en")} latents`, places = [...new Set(measured.map(place))];
     const points = (key) => measured.filter((s) => s.evaluation[key] && s.evaluation[key].value !== null).map((s) => ({
-      x: s.evaluation.l0.value, y: s.evaluation[key].value, color: COLORS[places.indexOf(place(s)) % COLORS.length],
+      x: s.evaluation.l0.value, y: s.evaluation[key].value, group: place(s), color: COLORS[places.indexOf(place(s)) % COLORS.length],
       tip: `${s.label}\nL0 ${short(s.evaluation.l0.value)}, ${short(s.evaluation[key].value)}` }));
     figures.append(scatterChart("FVU", "against L0", points("fvu"), "L0"));
     if (points("delta_loss").length) figures.append(scatterChart("Δ loss", "against L0", points("delta_loss"), "L0"));

@@ -154,18 +154,19 @@ function lineChart(title, detail, series, options) {
   return chartCard(title, detail, g);
 }
 
-// points: [{name, color, x, y, tip}], those of a color joined by their x
-function scatterChart(title, detail, points, labelX) {
+// points: [{group, color, x, y, tip}], those of a group joined by their x; x <= 0 has no place
+function scatterChart(title, detail, all, labelX) {
+  const points = all.filter((p) => p.x > 0);
   const bx = bounds(points.map((p) => p.x), true), by = bounds(points.map((p) => p.y), false, true);
   if (!bx || !by) return chartCard(title, detail, el("p", { class: "muted" }, "nothing to draw"));
   const x = { at: scaleOf(bx[0], bx[1], L + 8, W - R - 8, true), ticks: logTicks(bx[0], bx[1]) };
   const y = { at: scaleOf(by[0], by[1], H - B, T), ticks: ticks(by[0], by[1], 4) };
   const g = frame(x, y, labelX);
   g.setAttribute("aria-label", title);
-  for (const color of new Set(points.map((p) => p.color))) {
-    const own = points.filter((p) => p.color === color).sort((a, b) => a.x - b.x);
+  for (const group of new Set(points.map((p) => p.group))) {
+    const own = points.filter((p) => p.group === group).sort((a, b) => a.x - b.x);
     const d = own.map((p, i) => (i ? "L" : "M") + x.at(p.x).toFixed(1) + " " + y.at(p.y).toFixed(1)).join("");
-    g.append(svg("path", { class: "line", d, stroke: color, "stroke-opacity": 0.35 }));
+    g.append(svg("path", { class: "line", d, stroke: own[0].color, "stroke-opacity": 0.35 }));
   }
   for (const p of points)
     g.append(tip(svg("circle", { class: "dot", cx: x.at(p.x), cy: y.at(p.y), r: 4.5, fill: p.color, tabindex: 0, "aria-label": p.tip }), p.tip));

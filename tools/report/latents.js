@@ -52,10 +52,10 @@ function dashboard(l, sae, open, known) {
   const head = el("div", { class: "dash-head" }, el("h3", { tabindex: -1 }, `Latent ${l.id}`), el("div", { class: "stats" },
     stat("density", percent(density)), stat("active on", `${l.count.toLocaleString("en")} tokens`),
     stat("max", short(l.max)), stat("mean", short(l.mean))));
-  if (!l.count) return el("div", { class: "card dash" }, head, el("p", { class: "muted" }, `Dead: it is active on none of ${sae.seen.tokens.toLocaleString("en")} tokens.`));
   const facts = el("div", { class: "facts" });
   if (l.raises.length) facts.append(effects("Raises", l.raises, "raise"), effects("Lowers", l.lowers, "lower"));
-  facts.append(activations(l), neighbours(l, open, known) || "");
+  facts.append(l.count ? activations(l) : "", neighbours(l, open, known) || "");
+  if (!l.count) return el("div", { class: "card dash" }, head, el("p", { class: "muted" }, `Dead: it is active on none of ${sae.seen.tokens.toLocaleString("en")} tokens.`), facts);
   const out = el("div", { class: "card dash" }, head, facts,
                  el("div", { class: "group" }, el("h4", {}, "Largest activations, one of a context"), ...l.top.map((e) => example(e, l.max))));
   for (const band of l.bands) {
