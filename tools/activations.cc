@@ -1,7 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <memory>
 
 #include "io/hub.h"
@@ -9,6 +8,7 @@
 #include "kernels/rows.h"
 #include "model/gemma2.h"
 #include "tools/data_options.h"
+#include "tools/output_option.h"
 #include "tools/progress.h"
 
 namespace gsae {
@@ -170,8 +170,7 @@ void run_activations(const ActivationsOptions& o) {
   Context ctx = o.common.context();
   const int64_t limit = o.rows.empty() ? 0 : parse_count(o.rows);
   if (!o.rows.empty() && limit < 1) throw UsageError(fmt::format("--rows {}: must be at least 1", o.rows));
-  if (!o.force && std::filesystem::exists(o.out))
-    throw Error(fmt::format("{} exists already; give another --out, or --force to replace it", o.out));
+  require_new_file("--out", o.out, o.force);
   const std::string dir = find_model(o.data.model);
   const Gemma2 model(ctx, dir, o.data.compute());
   const GemmaConfig& config = model.config();

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -26,6 +25,7 @@
 #include "tools/lay_out.h"
 #include "tools/machine.h"
 #include "tools/model_source.h"
+#include "tools/output_option.h"
 #include "tools/progress.h"
 #include "tools/run_sizes.h"
 
@@ -331,8 +331,7 @@ void run_bench(const BenchOptions& o) {
   ctx.graphs = !o.eager;
   if (plan.tf32 && ctx.device() == Device::kCpu)
     throw UsageError("--precision tf32: is for GPUs; give bf16 or f32 on the CPU");
-  if (!o.json.empty() && !o.force && std::filesystem::exists(o.json))
-    throw Error(fmt::format("{} exists already; give another --json, or --force to replace it", o.json));
+  if (!o.json.empty()) require_new_file("--json", o.json, o.force);
   BenchResult result = Bench(ctx, plan, o.common).run();
   result.layers = named_shape(o.shape).layers;
   result.device = describe_device(ctx);

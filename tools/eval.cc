@@ -1,7 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <memory>
 
 #include "io/hub.h"
@@ -12,6 +11,7 @@
 #include "tools/evaluation_summary.h"
 #include "tools/locate_sae.h"
 #include "tools/memory_plan.h"
+#include "tools/output_option.h"
 
 namespace gsae {
 
@@ -53,9 +53,7 @@ void run_eval(const EvalOptions& o) {
   if (contexts < 1) throw UsageError(fmt::format("--contexts {}: must be at least 1", o.contexts));
   int64_t loss_contexts = o.no_losses ? 0 : contexts;
   if (!o.loss_contexts.empty()) loss_contexts = parse_whole("--loss-contexts", o.loss_contexts, 1, contexts);
-  if (!o.json.empty() && !o.force && std::filesystem::exists(o.json))
-    throw Error(fmt::format("{} exists already; give another --json, or --force to replace it", o.json));
-  if (!o.json.empty()) OutputFile probe(o.json);  // an Error now rather than after hours
+  if (!o.json.empty()) require_new_file("--json", o.json, o.force);
   Progress progress(o.common.quiet);
   const std::string dir = find_model(o.data.model);
   const Gemma2 model(ctx, dir, o.data.compute());

@@ -1,13 +1,13 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <memory>
 
 #include "io/output_file.h"
 #include "kernels/device_info.h"
 #include "tools/console.h"
 #include "tools/machine.h"
+#include "tools/output_option.h"
 #include "tools/plan_report.h"
 
 namespace gsae {
@@ -36,8 +36,7 @@ void run_plan(const PlanOptions& o) {
   const PlannedRun run = planned_run(o);
   if (!o.elsewhere() && (!o.peak_flops.empty() || !o.bandwidth.empty()))
     throw UsageError("--peak-flops, --bandwidth: describe a machine that is not there: give its --device-memory too");
-  if (!o.json.empty() && !o.force && std::filesystem::exists(o.json))
-    throw Error(fmt::format("{} exists already; give another --json, or --force to replace it", o.json));
+  if (!o.json.empty()) require_new_file("--json", o.json, o.force);
   const int64_t process = process_bytes();  // before peaks are measured: what that takes is given back
   PlannedMachine machine = o.elsewhere() ? described_machine(o) : this_machine(o);
   machine.memory.add_host("process", process);
