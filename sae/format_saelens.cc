@@ -92,25 +92,31 @@ SaeLensConfig read_config(const std::string& dir) {
 
 std::string parameters(const std::string& dir) { return dir + "/sae_weights.safetensors"; }
 
+// An Error unless W_enc (d, latents) is what cfg.json says, if it does.
+void check_sizes(const std::string& dir, const SaeLensConfig& config, const SaeShape& W_enc) {
+  check_w_enc(dir, W_enc);
+  const auto agree = [&](const char* key, int64_t said, int64_t is) {
+    if (said > 0 && said != is)
+      throw Error(fmt::format("{}/cfg.json: {} is {}, but W_enc of sae_weights.safetensors is ({}, {})", dir, key, said,
+                              W_enc[0], W_enc[1]));
+  };
+  agree("d_in", config.width, W_enc[0]);
+  agree("d_sae", config.latents, W_enc[1]);
+}
+
 SaeFile list(const std::string& dir) {
   const SaeLensConfig config = read_config(dir);
   SaeFile sae{.path = dir, .location = config.description.location};
   const SaeShape shape = SafetensorsFile(parameters(dir)).get("W_enc").shape;
-  check_w_enc(sae.path, shape);
+  check_sizes(dir, config, shape);
   sae.width = shape[0], sae.latents = shape[1];
-  const auto agree = [&](const char* key, int64_t said, int64_t is) {
-    if (said > 0 && said != is)
-      throw Error(fmt::format("{}/cfg.json: {} is {}, but W_enc of sae_weights.safetensors is ({}, {})", dir, key, said,
-                              sae.width, sae.latents));
-  };
-  agree("d_in", config.width, sae.width);
-  agree("d_sae", config.latents, sae.latents);
   return sae;
 }
 
 LoadedSae load(const std::string& dir) {
   const SaeLensConfig config = read_config(dir);
   const SafetensorsFile file(parameters(dir));
+  check_sizes(dir, config, file.get("W_enc").shape);
   LoadedSae sae = allocate_sae(dir, file.get("W_enc").shape);
   for (const auto& [name, tensor] : members(sae.params)) {
     const bool logarithm = std::strcmp(name, "threshold") == 0 && !file.find(name) && file.find("log_threshold");

@@ -170,6 +170,7 @@ TEST(SaeFormats, SaeLensSaysWhatItIs) {
   };
   with({{"d_in", 7}});
   EXPECT_ERROR(list_saes(lens), "d_in is 7, but W_enc");
+  EXPECT_ERROR(load_saes(lens), "d_in is 7, but W_enc");
   with({{"d_sae", 7}});
   EXPECT_ERROR(list_saes(lens), "d_sae is 7, but W_enc");
   with({{"metadata", {{"hook_name", "blocks.3.ln2.hook_normalized"}, {"hf_hook_name", nullptr}}}});

@@ -23,6 +23,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   test::write_bytes(folder + "/" + kFormats[which].parameters, parts[1]);
   std::vector<SaeFile> listed;
   test::may_refuse([&] { listed = list_saes(folder); });
+  for (const SaeFile& file : listed) test::may_refuse([&] { describe_sae(file); });
   test::may_refuse([&] {
     for (const LoadedSae& sae : load_saes(folder))
       if (listed.size() != 1 || listed[0].width != sae.params.width() || listed[0].latents != sae.params.latents())
