@@ -9,7 +9,7 @@ namespace gsae {
 namespace {
 
 constexpr size_t kBatchBytes = size_t{64} << 10;
-constexpr size_t kBytesAhead = size_t{16} << 20;  // read and not yet taken; or one batch, if that is larger
+constexpr size_t kBytesAhead = size_t{4} << 20;  // read and not yet taken; or one batch, if that is larger
 
 }  // namespace
 

@@ -14,7 +14,7 @@ kSettled=30   # seconds until what it holds is counted
 kLife=$((minutes * 12 > 60 ? minutes * 12 : 60))  # seconds of a process, until it is killed
 mkdir -p "$folder/data"
 cd "$folder"
-# Not the demo's corpus: it is as large as what is read ahead of training, which doubles what is held once, after minutes.
+# Not the demo's corpus: a pass over it takes minutes, and what is held settles in the second one.
 for source in "$root"/{kernels,model,sae,io,tools}/*.cc "$root"/docs/*.md; do
   cp "$source" "data/$(basename "$source").txt"
 done
