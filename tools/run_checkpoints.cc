@@ -1,5 +1,6 @@
 #include "tools/run_checkpoints.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/check.h"
@@ -9,7 +10,7 @@ namespace gsae {
 bool RunCheckpoints::due(int64_t tokens, int64_t batch) const {
   if (writer_.writing()) return false;  // a disk that is too slow for the schedule sets its own
   if (schedule_.tokens > 0) return tokens / schedule_.tokens > (tokens - batch) / schedule_.tokens;
-  return schedule_.seconds > 0 && std::chrono::duration<double>(Clock::now() - last_).count() >= schedule_.seconds;
+  return schedule_.seconds > 0 && seconds_since(last_) >= std::max(schedule_.seconds, waited_ / schedule_.share);
 }
 
 std::string RunCheckpoints::count(std::string error) {
@@ -28,6 +29,7 @@ RunCheckpoints::Saved RunCheckpoints::save(Context& ctx, const TrainingState& st
   } catch (const Error& e) {
     error = count(e.what());
   }
+  waited_ = seconds_since(last_);
   return {error.empty(), error.empty() ? of_last : error};
 }
 

@@ -14,6 +14,7 @@ class RunCheckpoints {
  public:
   struct Schedule {
     double seconds = 0;  // between checkpoints; 0: not by time
+    double share = 1;    // at most so much of that time in the step's wait for one: where it is longer, so are they
     int64_t tokens = 0;  // likewise by tokens
     int64_t keep = 2;
   };
@@ -41,6 +42,9 @@ class RunCheckpoints {
 
  private:
   using Clock = std::chrono::steady_clock;
+  static double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  }
 
   std::string count(std::string error);  // among the failures, if it is one
 
@@ -48,6 +52,7 @@ class RunCheckpoints {
   TrainingState run_;
   CheckpointWriter writer_;
   Clock::time_point last_ = Clock::now();
+  double waited_ = 0;  // of the step, in seconds, for the one before
   int64_t failures_ = 0;
 };
 

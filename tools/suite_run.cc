@@ -83,7 +83,10 @@ class SuiteRun {
     RunFolder& folder = *opened;
     require_space(folder);
     RunCheckpoints checkpoints(folder.checkpoints(),
-                               {run_.plan.checkpoint_seconds, run_.plan.checkpoint_tokens, run_.options.keep},
+                               {.seconds = run_.plan.checkpoint_seconds,
+                                .share = run_.plan.checkpoint_share,
+                                .tokens = run_.plan.checkpoint_tokens,
+                                .keep = run_.options.keep},
                                shared_state());
     take_over_results(folder);
     measure_peaks(ctx_, run_);

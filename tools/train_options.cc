@@ -51,7 +51,8 @@ void TrainOptions::add(CLI::App& command) {
   command.add_option("--out", out, "folder of the run (default: runs/MODEL/...)");
   command
       .add_option("--checkpoint-every", checkpoint_every,
-                  "time (10min, 90s, 2h) or tokens (5M) between checkpoints; 0: none")
+                  "time (10min, 90s, 2h) or tokens (5M) between checkpoints; 0: none; auto: 10min, or so much longer "
+                  "that the steps wait for them 1 % of the time")
       ->capture_default_str();
   command
       .add_option("--checkpoint-buffer", checkpoint_buffer,
@@ -180,8 +181,12 @@ int64_t choose_loss_contexts(const TrainOptions& o, int64_t saes) {
   return std::min(contexts, o.eval_contexts);
 }
 
-// "10min", "90s", "2h" or "5M" tokens
+// "auto", "10min", "90s", "2h" or "5M" tokens
 void parse_checkpoint_every(const std::string& text, TrainPlan& plan) {
+  if (text == "auto") {
+    plan.checkpoint_seconds = 600, plan.checkpoint_share = 0.01;
+    return;
+  }
   const size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
   const std::string unit = text.substr(digits), number = text.substr(0, digits);
   const double seconds = unit == "s" ? 1 : unit == "min" ? 60 : unit == "h" ? 3600 : 0;

@@ -23,7 +23,7 @@ struct TrainOptions {
   std::string config;             // a TOML file of these options
   std::string model_batch, profile_steps, eval_loss_contexts;
   std::string passes = "1", sae_step = "auto", max_norm_multiple;
-  std::string checkpoint_every = "10min", checkpoint_buffer = "full", resume;
+  std::string checkpoint_every = "auto", checkpoint_buffer = "full", resume;
   int64_t keep = 2;
   bool no_shuffle = false, eager = false;
   double input_scale = 0;
@@ -47,6 +47,7 @@ struct TrainPlan {
   int64_t buffer = 0;                          // rows; 0: chosen with the memory plan
   int64_t model_batch = 0;                     // contexts of a forward pass; 0: chosen by the device
   double checkpoint_seconds = 0;               // between checkpoints; 0: not by time
+  double checkpoint_share = 1;                 // of that time, at most, that the steps wait for one
   int64_t checkpoint_tokens = 0;               // likewise by tokens
   int64_t profile_begin = 0, profile_end = 0;  // steps [begin, end) that a profiler records
   int64_t log_every = 0;                       // steps
