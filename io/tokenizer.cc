@@ -91,14 +91,13 @@ Tokenizer::Tokenizer(const std::string& path) : state_(std::make_unique<State>()
   const SentencePieceSpec spec = read_sentencepiece_spec(model);
   if (!spec.whole) refuse("it is cut short, or no protobuf message");
   if (spec.has_charsmap) refuse("it normalises text by a table (precompiled_charsmap), which Gemma's does not");
+  sentencepiece::util::Status status;
   try {
-    const auto status = state_->processor.LoadFromSerializedProto({model.data(), model.size()});
-    if (!status.ok()) refuse(status.ToString());
-  } catch (const Error&) {
-    throw;
+    status = state_->processor.LoadFromSerializedProto({model.data(), model.size()});
   } catch (const std::exception& e) {  // of what it builds its trie with: a piece that begins with a zero byte
     refuse(e.what());
   }
+  if (!status.ok()) refuse(status.ToString());
   state_->path = path;
   state_->cuts = std::make_unique<Cuts>(state_->processor, spec);
 }

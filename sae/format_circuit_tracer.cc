@@ -66,8 +66,9 @@ void check_kind(const SafetensorsFile& file) {
   refuse_transcoder(file.path());
   if (file.find("W_skip")) throw Error(file.path() + ": is a transcoder with a skip connection; only SAEs can be read");
   if (!file.find(kThreshold) && file.find("W_enc"))
-    throw Error(fmt::format("{}: has no {}: a layer of circuit-tracer without it is a ReLU's; only jumprelu is supported",
-                            file.path(), kThreshold));
+    throw Error(
+        fmt::format("{}: has no {}: a layer of circuit-tracer without it is a ReLU's; only jumprelu is supported",
+                    file.path(), kThreshold));
 }
 
 SaeFile list(const std::string& path) {

@@ -21,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-constexpr double kNeverFired = 1e-10;  // is added to a density before its logarithm
+constexpr double kNeverFired = 1e-10;        // is added to a density before its logarithm
 constexpr const char* kVersion = "6.54.12";  // of SAELens, whose fields cfg.json has
 
 // b_enc -= b_dec W_enc, summed in f64, in blocks of latents
@@ -44,7 +44,7 @@ void fold_decoder_bias(const SaeParameters& p) {
 // SAELens names what it does in cfg.json; before version 6 the metadata lay beside the rest.
 // https://github.com/jbloomAus/SAELens, sae_lens/saes/jumprelu_sae.py
 struct SaeLensConfig {
-  bool subtracts_b_dec = true;  // SAELens' default
+  bool subtracts_b_dec = true;     // SAELens' default
   int64_t width = 0, latents = 0;  // 0: not said
   SaeDescription description;      // without the densities
 };

@@ -75,8 +75,8 @@ bool reconstruct_from_lists(Context& ctx, Tensor x_hat, Tensor x, const SaeParam
 void reconstruct(Context& ctx, Tensor x_hat, Tensor x, const SaeParameters& sae, const ReconstructionWorkspace& w,
                  Tensor l0, Tensor fired, bool& sparse) {
   const int64_t n = x.dim[0], latents = sae.latents();
-  const int64_t tile = std::min(
-      {w.latents.f.size() / latents, w.entries.capacity() / most_entries_of_row(latents), w.entries.batch()});
+  const int64_t tile =
+      std::min({w.latents.f.size() / latents, w.entries.capacity() / most_entries_of_row(latents), w.entries.batch()});
   CHECKF(tile > 0 || n == 0, "reconstruct: workspace {} is too small for {} latents", w.latents.f, latents);
   for (int64_t begin = 0; begin < n; begin += tile) {
     const int64_t end = std::min(n, begin + tile);

@@ -40,10 +40,11 @@ struct SaeSource {
 std::vector<SaeSource> saes_in(const std::string& dir, const std::string& format = "");
 std::string parameters_file(const SaeSource& place);
 
-// Reads an SAE from its file or folder; of a folder that holds SAEs, itself or up to six levels below, a whole training run for
-// instance, all of them in the order of their paths, checkpoints/ left aside. A decoder bias that is subtracted from the input is
-// folded: b_enc - b_dec W_enc. An Error names the file and what is wrong: missing arrays, shapes that do not fit each
-// other, NaN or infinity, negative thresholds, an architecture or a normalisation that is not supported.
+// Reads an SAE from its file or folder; of a folder that holds SAEs, itself or up to six levels below, a whole training
+// run for instance, all of them in the order of their paths, checkpoints/ left aside. A decoder bias that is subtracted
+// from the input is folded: b_enc - b_dec W_enc. An Error names the file and what is wrong: missing arrays, shapes that
+// do not fit each other, NaN or infinity, negative thresholds, an architecture or a normalisation that is not
+// supported, a folder that cannot be read.
 std::vector<LoadedSae> load_saes(const std::string& path);
 
 // One of them without its parameters, to know what comes before there is room for it.

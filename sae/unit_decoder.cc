@@ -27,7 +27,8 @@ DecoderNorms fold_decoder_norms(const SaeParameters& p) {
     for (int64_t c = 0; c < d; ++c) W_dec[i * d + c] = static_cast<float>(W_dec[i * d + c] / norm);
   }
   if (norms.folded == 0) return norms;
-  // A weight may become as small as it likes; a threshold that vanishes, or a number that overflows, would be another SAE.
+  // A weight may become as small as it likes; a threshold that vanishes, or a number that overflows, would be another
+  // SAE.
   const auto fold = [&](float& v, int64_t i) {
     const auto scaled = static_cast<float>(v * scale[i]);
     if (!std::isfinite(scaled) || (&v == threshold + i && v > 0 && scaled == 0))

@@ -1,6 +1,6 @@
 // What README.md and docs/ say one may type is what the program takes, and docs/commands.md is what it prints.
-#include <CLI/CLI.hpp>
 #include <gtest/gtest.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <filesystem>

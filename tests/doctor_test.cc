@@ -1,6 +1,6 @@
-#include <CLI/CLI.hpp>
 #include <gtest/gtest.h>
 #include <sys/statvfs.h>
+#include <CLI/CLI.hpp>
 
 #include <nlohmann/json.hpp>
 

@@ -405,7 +405,8 @@ res.3     3    29.75   0.27333            0.125            0.97
   EXPECT_EQ(j["by_layer"][2]["saes"], 3);
   EXPECT_EQ(j["by_layer"][2]["layer"], 3);
   std::vector<bool> fvu, delta;
-  for (const auto& sae : j["pareto"]) fvu.push_back(sae["dominated_in_fvu"]), delta.push_back(sae["dominated_in_delta_loss"]);
+  for (const auto& sae : j["pareto"])
+    fvu.push_back(sae["dominated_in_fvu"]), delta.push_back(sae["dominated_in_delta_loss"]);
   EXPECT_EQ(fvu, (std::vector<bool>{false, false, false, true, false}));
   EXPECT_EQ(delta, (std::vector<bool>{true, false, false, true, false}));
 }

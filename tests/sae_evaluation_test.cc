@@ -144,7 +144,7 @@ TEST_P(SaeInference, TooManyEntriesMakeItDense) {
   const ReconstructionWorkspace tiles(arena, tile, d, latents);
   Guarded x_hat(ctx, DType::kF32, {n, d}), counted(ctx, DType::kF32, {n});
   Guarded fired(ctx, DType::kI32, {latents});
-    fill_zero(ctx, fired);
+  fill_zero(ctx, fired);
   bool sparse = true;
   reconstruct(ctx, x_hat, x, params, tiles, counted, fired, sparse);
   EXPECT_FALSE(sparse);

@@ -251,7 +251,8 @@ TEST(SaeFormats, RefusesOtherArchitectures) {
   fs::current_path(topk);
   EXPECT_ERROR(list_saes("ae.pt"), "AutoEncoderTopK");
   fs::current_path(before);
-  patch(topk + "/config.json", {{"trainer", {{"dict_class", "JumpReluAutoEncoder"}, {"submodule_name", "mlp_out_layer_3"}}}});
+  patch(topk + "/config.json",
+        {{"trainer", {{"dict_class", "JumpReluAutoEncoder"}, {"submodule_name", "mlp_out_layer_3"}}}});
   EXPECT_EQ(list_saes(topk).at(0).location.elsewhere, "mlp_out_layer_3");
   EXPECT_EQ(list_saes(topk).at(0).location.layer, -1);
 
@@ -269,7 +270,8 @@ TEST(SaeFormats, RefusesOtherArchitectures) {
   EXPECT_EQ(file.location.site, "att");
   EXPECT_EQ(file.location.layer, 11);
   fs::create_directories(dir / "gemma-scope-2-4b-it/transcoder_all");
-  EXPECT_ERROR(list_saes(copy_of(dir, scope, "gemma-scope-2-4b-it/transcoder_all/layer_1_width_16k")), "transcoder_all");
+  EXPECT_ERROR(list_saes(copy_of(dir, scope, "gemma-scope-2-4b-it/transcoder_all/layer_1_width_16k")),
+               "transcoder_all");
   fs::create_directories(dir / "clt/resid_post");  // elsewhere such names mean nothing
   EXPECT_EQ(list_saes(copy_of(dir, scope, "clt/resid_post/a")).at(0).location.site, "");
 }

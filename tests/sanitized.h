@@ -2,8 +2,8 @@
 
 namespace gsae::test {
 
-// Whether this is the build with the sanitizers, in which a process takes some ten times as long: tests of what does not
-// differ between the builds try fewer cases there.
+// Whether this is the build with the sanitizers, in which a process takes some ten times as long: tests of what does
+// not differ between the builds try fewer cases there.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool kSanitized = true;
 #else

@@ -1,7 +1,7 @@
 #include "tools/dashboard_pass.h"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "io/hub.h"
 #include "tools/locate_sae.h"

@@ -1,5 +1,5 @@
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <memory>
 
@@ -66,8 +66,8 @@ void run_eval(const EvalOptions& o) {
 
   for (const SaeFile& sae : saes)
     if (may_be_of_another(sae, o.data.model))
-      progress.note(fmt::format("{}: was trained on {}; it is evaluated on {}", sae.path, sae.location.model,
-                                o.data.model));
+      progress.note(
+          fmt::format("{}: was trained on {}; it is evaluated on {}", sae.path, sae.location.model, o.data.model));
 
   TokenStreamOptions s = o.data.stream(dir, model.config(), o.common);
   s.split = o.split == "all" ? TokenStreamOptions::Split::kAll : TokenStreamOptions::Split::kHeldOut;

@@ -11,9 +11,10 @@ namespace gsae {
 SaeLocation located(const SaeFile& sae, const std::string& layer, const std::string& site) {
   SaeLocation at = sae.location;
   if (!at.elsewhere.empty())
-    throw Error(fmt::format("{}: its file says that it reads {}, which is none of the sites pre, att, attn_out, mlp_in, "
-                            "mlp and res",
-                            sae.path, at.elsewhere));
+    throw Error(
+        fmt::format("{}: its file says that it reads {}, which is none of the sites pre, att, attn_out, mlp_in, "
+                    "mlp and res",
+                    sae.path, at.elsewhere));
   if (!site.empty()) {
     const auto sites = parse_sites(site);
     if (sites.size() != 1) throw UsageError(fmt::format("--site {}: an SAE reads one site", site));

@@ -15,8 +15,8 @@ SaeLocation located(const SaeFile& sae, const std::string& layer, const std::str
 // Whether its file names a model, and `model` (a name or a path) does not look like that one.
 bool may_be_of_another(const SaeFile& sae, const std::string& model);
 
-// Where it reads in this model. A UsageError if neither says it; an Error, which names the SAE and the model, if the model
-// has no such layer or its site another width.
+// Where it reads in this model. A UsageError if neither says it; an Error, which names the SAE and the model, if the
+// model has no such layer or its site another width.
 EvaluationTarget locate_sae(const SaeFile& sae, const std::string& layer, const std::string& site, const Gemma2& model,
                             const std::string& model_name);
 
