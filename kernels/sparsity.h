@@ -8,8 +8,8 @@ namespace gsae {
 // The state of the sparsity penalty, in device memory: control (kControls) f32.
 enum Control : int {
   kLambda,           // the coefficient that this step uses
-  kLambdaScale,      // of the warm-up: lambda = kLambdaScale * kLambdaSteady
   kLambdaSteady,     // given, or what the controller has found so far; 0: it has not begun
+  kLambdaScale,      // of the warm-up: lambda = kLambdaScale * kLambdaSteady
   kTargetL0,         // this step's target; 0: none
   kThresholdFactor,  // the controller's, for all thresholds after this step
   kControls

@@ -22,6 +22,11 @@ double Recipe::lambda_scale_at(int64_t step) const {
   return lambda_warmup > 0 ? std::min(double(step) / double(lambda_warmup), 1.0) : 1.0;
 }
 
+double Recipe::target_l0_at(int64_t step) const {
+  if (step >= l0_warmup || first_l0 <= 0) return target_l0;
+  return first_l0 * std::pow(target_l0 / first_l0, double(step) / double(l0_warmup));
+}
+
 Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, int64_t width) {
   Recipe r;
   r.preset = preset;
@@ -39,6 +44,7 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
     r.decoder_rate = 3;
     r.threshold_rate = 0.5;
     r.lambda_warmup = 0;
+    r.l0_warmup = steps * 3 / 5;
     r.bandwidth = 0.003;
     r.start = Recipe::Start::kData;
     r.start_l0 = 2;
@@ -55,6 +61,10 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
 // Where more latents are active than there are dimensions to speak of, a large rate turns most pre-activations negative
 // within the first hundred steps: the L0 falls below what any threshold could give, and the FVU stays a tenth higher.
 double dense_rate(double l0, int64_t width) { return std::min(1.0, std::sqrt(0.6 * double(width) / l0)); }
+
+double wide_rate(int64_t latents) { return std::cbrt(std::min(1.0, 16384 / double(latents))); }
+
+double first_l0(double target) { return std::min(target, std::max(target / 5, 16.0)); }
 
 double threshold_gain(double l0, int64_t latents) {
   constexpr double kMost = 0.6;

@@ -27,6 +27,8 @@ struct Recipe {
   Penalty penalty = Penalty::kL0;
   double lambda = 0;        // given, or where the controller starts; 0: it finds where
   double target_l0 = 0;     // 0: none, lambda is the plain recipe
+  double first_l0 = 0;      // the controller's target at the first step (0: target_l0),
+  int64_t l0_warmup = 0;    // from which it rises by equal factors to target_l0 within so many steps
   bool controller = false;  // lambda and the thresholds follow the measured L0: see kernels/sparsity.h
   double integral_gain = 0.1, proportional_gain = 2, threshold_gain = 0.3;
   int64_t lambda_warmup = 10000;  // steps, linear
@@ -47,6 +49,7 @@ struct Recipe {
 
   double lr_at(int64_t step) const;
   double lambda_scale_at(int64_t step) const;  // min(step / lambda_warmup, 1)
+  double target_l0_at(int64_t step) const;     // first_l0 (target_l0 / first_l0)^min(step / l0_warmup, 1)
 };
 
 // The settings of a preset for a run of `steps` steps of an SAE with `width` inputs.
@@ -57,6 +60,13 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
 // What the default preset's learning rate is multiplied by for an SAE with so many active latents in `width`
 // dimensions.
 double dense_rate(double l0, int64_t width);
+
+// And for one of so many latents: the rarer they are in a batch, the noisier are their gradients' signs.
+double wide_rate(int64_t latents);
+
+// Where the default preset's target begins. An SAE that starts sparser than it will end finds directions that explain
+// more, each for itself, and keeps them.
+double first_l0(double target);
 
 // By how much the logarithm of all thresholds may follow that of the L0 in one step. Where pre-activations have an
 // exponential tail, log L0 changes by -log(latents / L0) times as much, and a loop that answers an error by more than

@@ -47,7 +47,7 @@ void SaeTrainer::prepare(Context& ctx) {
   last_step_ = 0;
   if (!prepared_) {
     rates_ = Upload(ctx, state_.rates.bytes());
-    scale_ = Upload(ctx, sizeof(float));
+    schedule_ = Upload(ctx, 2 * sizeof(float));
     clock_ = Upload(ctx, state_.clock.bytes());
     log_ = Readback(ctx, state_.log.bytes());
     control_ = Readback(ctx, state_.control.bytes());
@@ -79,8 +79,9 @@ void SaeTrainer::start_control(Context& ctx) {
   const double first = recipe_.start_l0 * double(sizes_.batch);
   sparse_ = kind_ == StepKind::kSparse || (kind_ == StepKind::kAuto && recipe_.start == Recipe::Start::kData &&
                                            first < kEnter * double(sizes_.limit));
-  std::array<float, kControls> control{0, 0, static_cast<float>(recipe_.lambda), static_cast<float>(recipe_.target_l0),
-                                       1};
+  std::array<float, kControls> control{};
+  control[kLambdaSteady] = static_cast<float>(recipe_.lambda);
+  control[kThresholdFactor] = 1;
   copy(ctx, state_.control, view(control.data(), {kControls}));
   ctx.synchronize();  // before the values go
 }
@@ -90,9 +91,10 @@ void SaeTrainer::send_schedules(Context& ctx, int64_t step) {
   const double unbias = 1 / (1 - std::pow(recipe_.beta2, double(t)));
   std::array rates{static_cast<float>(recipe_.lr_at(step)), static_cast<float>(recipe_.beta2),
                    static_cast<float>(unbias), 1.0f};
-  auto scale = static_cast<float>(recipe_.lambda_scale_at(step));
+  std::array schedule{static_cast<float>(recipe_.lambda_scale_at(step)),
+                      static_cast<float>(recipe_.target_l0_at(step))};
   rates_.send(ctx, state_.rates, view(rates.data(), {kRates}));
-  scale_.send(ctx, state_.control.rows(kLambdaScale, kLambdaScale + 1), view(&scale, {1}));
+  schedule_.send(ctx, state_.control.rows(kLambdaScale, kTargetL0 + 1), view(schedule.data(), {2}));
   clock_.send(ctx, state_.clock, view(&t, {1}));
 }
 
@@ -194,7 +196,8 @@ StepMetrics SaeTrainer::take_metrics() {
   m.threshold_mean = latents[kMeanThreshold];
   m.threshold_min = latents[kLowestThreshold];
   m.threshold_max = latents[kHighestThreshold];
-  m.lambda = control_.wait<float>()[kLambda];
+  const auto control = control_.wait<float>();
+  m.lambda = control[kLambda], m.target_l0 = control[kTargetL0];
   if (m.sparse_rows > 0) m.entries /= static_cast<double>(m.sparse_rows);
   return m;
 }

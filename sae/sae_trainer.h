@@ -15,12 +15,12 @@ namespace gsae {
 // Means over the steps since the last reading, in normalised units.
 struct StepMetrics {
   int64_t rows = 0;
-  double loss = 0;     // mse + penalty
-  double mse = 0;      // mean |x_hat - x|^2
-  double penalty = 0;  // mean over rows, lambda included
-  double l0 = 0;
-  double fvu = 0;    // sum |x_hat - x|^2 / sum |x - mean(x)|^2 over those rows
-  int64_t dead = 0;  // latents that have not fired for `dead_window` rows
+  double loss = 0;               // mse + penalty
+  double mse = 0;                // mean |x_hat - x|^2
+  double penalty = 0;            // mean over rows, lambda included
+  double l0 = 0, target_l0 = 0;  // and what it was to be in the last of them; 0: none
+  double fvu = 0;                // sum |x_hat - x|^2 / sum |x - mean(x)|^2 over those rows
+  int64_t dead = 0;              // latents that have not fired for `dead_window` rows
   double threshold_mean = 0, threshold_min = 0, threshold_max = 0;
   double lr = 0, lambda = 0;
   int64_t sparse_rows = 0;  // of rows: those of exactly sparse steps
@@ -86,7 +86,7 @@ class SaeTrainer {
   SaeState state_;
   StepWorkspace workspace_;
   Graph dense_graph_, find_graph_, sparse_graph_;
-  Upload rates_, scale_, clock_;
+  Upload rates_, schedule_, clock_;
   Readback log_, control_, count_, step_l0_;
   bool prepared_ = false;  // those above
   bool sparse_ = false;

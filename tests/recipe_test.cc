@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "kernels/check.h"
 
 namespace gsae {
@@ -46,6 +48,32 @@ TEST(Recipe, LambdaRisesLinearly) {
   EXPECT_EQ(r.lambda_scale_at(70000), 1);
   r.lambda_warmup = 0;
   EXPECT_EQ(r.lambda_scale_at(0), 1);
+}
+
+// By hand: from a fifth, by equal factors: half way sqrt(1/5).
+TEST(Recipe, TargetRisesByEqualFactors) {
+  Recipe r;
+  r.target_l0 = 400, r.first_l0 = 80, r.l0_warmup = 600;
+  EXPECT_EQ(r.target_l0_at(0), 80);
+  EXPECT_NEAR(r.target_l0_at(300), 400 / std::sqrt(5), 1e-9);
+  EXPECT_EQ(r.target_l0_at(600), 400);
+  EXPECT_EQ(r.target_l0_at(1000), 400);
+  r.l0_warmup = 0;
+  EXPECT_EQ(r.target_l0_at(0), 400);
+  r.target_l0 = 0;
+  EXPECT_EQ(r.target_l0_at(0), 0);
+  EXPECT_EQ(first_l0(400), 80);
+  EXPECT_EQ(first_l0(32), 16);
+  EXPECT_EQ(first_l0(8), 8);  // never above the target
+  const Recipe d = preset_recipe("default", 1000, 4096, 192);
+  EXPECT_EQ(d.l0_warmup, 600);  // before the last third, in which the L0 is to be what was asked
+  EXPECT_EQ(preset_recipe("gemma-scope", 1000, 4096, 192).l0_warmup, 0);
+}
+
+TEST(Recipe, RateOfAWideSae) {
+  EXPECT_EQ(wide_rate(4096), 1);
+  EXPECT_EQ(wide_rate(16384), 1);
+  EXPECT_NEAR(wide_rate(131072), 0.5, kClose);
 }
 
 // By hand: 0.6 of 192 dimensions are 115.2; at four times that the rate halves.

@@ -21,7 +21,8 @@ TEST(RunCheckpoints, ASlowDiskMakesThemRarer) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
     EXPECT_TRUE(checkpoints.due(0, 0));
     const auto start = std::chrono::steady_clock::now();
-    EXPECT_TRUE(checkpoints.save(ctx, state, {{"values", view(values.data(), {1000})}}, true).done);
+    const auto saved = checkpoints.save(ctx, state, {{"values", view(values.data(), {1000})}}, true);
+    EXPECT_TRUE(saved.done) << saved.error;
     // so long that no wait is longer than the time since
     std::this_thread::sleep_for(2 * (std::chrono::steady_clock::now() - start) + std::chrono::milliseconds(2));
     EXPECT_EQ(checkpoints.due(0, 0), again);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/sparsity.h"
 #include "sae/inference.h"
 #include "sae/start.h"
 #include "tests/threads.h"
@@ -173,6 +174,25 @@ TEST_P(SaeTrainerTest, LambdaWarmsUp) {
     const StepMetrics m = t.trainer->read_metrics(t.ctx, 1);
     EXPECT_FLOAT_EQ(float(m.lambda), float(0.02 * std::min(s / 4.0, 1.0)));
     EXPECT_NEAR(m.penalty, m.lambda * m.l0, 1e-6);
+  }
+}
+
+// The target of each step is in its metrics, and it is what the controller compares with: without an integral, lambda
+// is where it began, for a target of 2, times the L0 over the target.
+TEST_P(SaeTrainerTest, TheTargetRises) {
+  Recipe r = frozen();
+  r.controller = true, r.lambda = 0;
+  r.target_l0 = 8, r.first_l0 = 2, r.l0_warmup = 2;
+  r.integral_gain = r.threshold_gain = 0, r.proportional_gain = 1;
+  Training t(ctx, r, DType::kF32);
+  const std::vector<double> targets{2, 4, 8, 8};
+  double steady = 0;
+  for (int64_t s = 0; s < std::ssize(targets); ++s) {
+    t.train(s, s + 1);
+    const StepMetrics m = t.trainer->read_metrics(t.ctx, 1);
+    EXPECT_EQ(m.target_l0, targets[size_t(s)]);
+    if (s == 0) steady = kFirstLambda * m.mse / 2;
+    EXPECT_NEAR(m.lambda, steady * std::exp(std::clamp(std::log(m.l0 / targets[size_t(s)]), -1.0, 1.0)), 1e-5 * steady);
   }
 }
 

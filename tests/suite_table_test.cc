@@ -12,8 +12,8 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 SuiteStatus status(const std::string& name, double target, double l0, double fvu, int64_t dead = 0, double loss = 0.5) {
   StepMetrics m;
-  m.rows = 100, m.l0 = l0, m.fvu = fvu, m.dead = dead, m.loss = loss;
-  return {.name = name, .latents = 1000, .target_l0 = target, .metrics = m};
+  m.rows = 100, m.l0 = l0, m.target_l0 = target, m.fvu = fvu, m.dead = dead, m.loss = loss;
+  return {.name = name, .latents = 1000, .metrics = m};
 }
 
 TEST(SuiteTable, Trouble) {
@@ -27,7 +27,7 @@ TEST(SuiteTable, Trouble) {
   EXPECT_EQ(trouble_of(status("a", 0, 500, 0.1), 1), "");       // nobody asked for another
   EXPECT_EQ(trouble_of(status("a", 32, 32, 0.1, 200), 0.1), "");
   EXPECT_EQ(trouble_of(status("a", 32, 32, 0.1, 201), 0.1), "20 % of the latents are dead");
-  EXPECT_EQ(trouble_of({.name = "a", .latents = 8, .target_l0 = 4, .metrics = {}}, 1), "");  // no report yet
+  EXPECT_EQ(trouble_of({.name = "a", .latents = 8, .metrics = {}}, 1), "");  // no report yet
 }
 
 TEST(SuiteTable, TheLine) {
@@ -36,11 +36,11 @@ TEST(SuiteTable, TheLine) {
   EXPECT_EQ(suite_line(suite, 0.1), "4 SAEs  FVU 0.100/0.300/0.400  L0/target 1.00/1.25/0.50  dead 0.0/1.0/3.1%");
   EXPECT_EQ(suite_line(suite, 0.9),
             "4 SAEs  FVU 0.100/0.300/0.400  L0/target 1.00/1.25/0.50  dead 0.0/1.0/3.1%  2 in trouble: b, ...");
-  suite[1].metrics.fvu = kNaN;  // the worst of all
-  suite[2].target_l0 = 0;       // a plain lambda's has no ratio
+  suite[1].metrics.fvu = kNaN;             // the worst of all
+  suite[2].metrics.target_l0 = 0;  // a plain lambda's has no ratio
   EXPECT_EQ(suite_line(suite, 0.9),
             "4 SAEs  FVU 0.100/0.400/nan  L0/target 1.00/1.10/0.50  dead 0.0/1.0/3.1%  1 in trouble: b");
-  for (SuiteStatus& s : suite) s.target_l0 = 0;
+  for (SuiteStatus& s : suite) s.metrics.target_l0 = 0;
   EXPECT_EQ(suite_line(suite, 0.9), "4 SAEs  FVU 0.100/0.400/nan  dead 0.0/1.0/3.1%");
   for (SuiteStatus& s : suite) s.metrics = {};
   EXPECT_EQ(suite_line(suite, 0), "4 SAEs");

@@ -88,11 +88,21 @@ TEST(TrainPlan, TheRecipeOfEach) {
   EXPECT_EQ(first.target_l0, 16);
   EXPECT_EQ(second.target_l0, 64);
   EXPECT_TRUE(first.controller && second.controller);
-  EXPECT_EQ(first.start_l0, 32);  // twice the target
-  EXPECT_EQ(second.start_l0, 128);
+  EXPECT_EQ(first.first_l0, 16);
+  EXPECT_EQ(second.first_l0, 16);
+  EXPECT_EQ(first.l0_warmup, 600);
+  EXPECT_EQ(first.start_l0, 32);  // twice the first target
+  EXPECT_EQ(second.start_l0, 32);
   EXPECT_EQ(first.lr, 2 * second.lr);  // sqrt(768 / 192)
   EXPECT_EQ(first.steps, 1000);
   EXPECT_EQ(first.batch, 512);
+
+  o.sparsity_warmup = "100";
+  EXPECT_EQ(member_recipe(o, plan, plan.members[0], 192).l0_warmup, 100);
+  EXPECT_EQ(member_recipe(o, plan, plan.members[0], 192).lambda_warmup, 0);
+  o.sparsity_warmup = "0";
+  EXPECT_EQ(member_recipe(o, plan, plan.members[1], 192).start_l0, 128);
+  o.sparsity_warmup = "";
 
   o.l0 = "", o.lambda = "1e-3,2e-3", o.preset = "gemma-scope";
   plan = plan_training(o);
@@ -100,6 +110,7 @@ TEST(TrainPlan, TheRecipeOfEach) {
   const Recipe plain = member_recipe(o, plan, plan.members[1], 192);
   EXPECT_EQ(plain.lambda, 2e-3);
   EXPECT_EQ(plain.target_l0, 0);
+  EXPECT_EQ(plain.l0_warmup, 0);
   EXPECT_FALSE(plain.controller);
 
   o.preset = "gemma-scope-2", o.lambda = "0.5", o.l0 = "16,64";  // one list beside one value
@@ -108,6 +119,7 @@ TEST(TrainPlan, TheRecipeOfEach) {
   const Recipe quadratic = member_recipe(o, plan, plan.members[1], 192);
   EXPECT_EQ(quadratic.lambda, 0.5);
   EXPECT_EQ(quadratic.target_l0, 64);
+  EXPECT_EQ(quadratic.target_l0_at(0), 64);
   EXPECT_FALSE(quadratic.controller);
   o.l0 = "";  // the default target, and the coefficient that was given
   plan = plan_training(o);

@@ -21,7 +21,7 @@ namespace gsae {
 // Each holds tensors.safetensors, record.json (what else there is to know; tools/training_state.h) and manifest.json:
 // the format's version, the bytes and XXH3-64 of the record, and the bytes and XXH3-64 of each tensor. A folder appears
 // under its name by one rename, with everything in it synced: what is there is whole, unless the disk damaged it.
-constexpr int kCheckpointFormat = 2;
+constexpr int kCheckpointFormat = 3;
 
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 

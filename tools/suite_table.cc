@@ -17,7 +17,7 @@ constexpr double kL0Off = 0.2, kMostDead = 0.2, kSettled = 1.0 / 3;
 double orderly(double x) { return std::isnan(x) ? std::numeric_limits<double>::infinity() : x; }
 
 double dead_fraction(const SuiteStatus& s) { return double(s.metrics.dead) / double(std::max<int64_t>(s.latents, 1)); }
-double l0_ratio(const SuiteStatus& s) { return s.metrics.l0 / s.target_l0; }
+double l0_ratio(const SuiteStatus& s) { return s.metrics.l0 / s.metrics.target_l0; }
 // 2 and 1/2 are as far from the target.
 double l0_distance(const SuiteStatus& s) { return orderly(std::fabs(std::log(l0_ratio(s)))); }
 
@@ -42,8 +42,8 @@ double fvu_cost(const SuiteStatus& s) { return orderly(s.metrics.fvu); }
 std::string trouble_of(const SuiteStatus& s, double done) {
   if (s.metrics.rows == 0) return "";
   if (!std::isfinite(s.metrics.loss)) return fmt::format("the loss is {}", s.metrics.loss);
-  if (s.target_l0 > 0 && done > kSettled && !(std::fabs(l0_ratio(s) - 1) <= kL0Off))
-    return fmt::format("L0 is {:.4g}, not {:g}", s.metrics.l0, s.target_l0);
+  if (s.metrics.target_l0 > 0 && done > kSettled && !(std::fabs(l0_ratio(s) - 1) <= kL0Off))
+    return fmt::format("L0 is {:.4g}, not {:g}", s.metrics.l0, s.metrics.target_l0);
   if (dead_fraction(s) > kMostDead) return fmt::format("{:.0f} % of the latents are dead", 100 * dead_fraction(s));
   return "";
 }
@@ -55,7 +55,7 @@ std::string suite_line(std::span<const SuiteStatus> suite, double done) {
   const auto fvu = pick(all, fvu_cost);
   line += fmt::format("  FVU {:.3f}/{:.3f}/{:.3f}", fvu[0]->metrics.fvu, fvu[1]->metrics.fvu, fvu[2]->metrics.fvu);
   std::vector<const SuiteStatus*> targeted;
-  std::copy_if(all.begin(), all.end(), std::back_inserter(targeted), [](auto* s) { return s->target_l0 > 0; });
+  std::copy_if(all.begin(), all.end(), std::back_inserter(targeted), [](auto* s) { return s->metrics.target_l0 > 0; });
   if (!targeted.empty()) {
     const auto l0 = pick(targeted, l0_distance);
     line += fmt::format("  L0/target {:.2f}/{:.2f}/{:.2f}", l0_ratio(*l0[0]), l0_ratio(*l0[1]), l0_ratio(*l0[2]));
@@ -95,7 +95,7 @@ std::string suite_table(std::span<const SuiteStatus> suite, double done) {
     const std::string trouble = trouble_of(*sae, done);
     const StepMetrics& m = sae->metrics;
     out += fmt::format("{:6}  {:<{}}  {:>8}  {:>8.2f}  {:>8.4f}  {:>9.4g}  {:>5.1f} %{}\n", label, sae->name, columns,
-                       sae->target_l0 > 0 ? fmt::format("{:g}", sae->target_l0) : "-", m.l0, m.fvu, m.loss,
+                       m.target_l0 > 0 ? fmt::format("{:g}", m.target_l0) : "-", m.l0, m.fvu, m.loss,
                        100 * dead_fraction(*sae), trouble.empty() ? "" : "  " + trouble);
   }
   return out;

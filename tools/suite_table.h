@@ -11,12 +11,11 @@ namespace gsae {
 // An SAE of a suite as its last report has it.
 struct SuiteStatus {
   std::string name;
-  int64_t latents = 0;   // F
-  double target_l0 = 0;  // 0: none
-  StepMetrics metrics;   // rows 0: there was no report yet
+  int64_t latents = 0;  // F
+  StepMetrics metrics;  // rows 0: there was no report yet
 };
 
-// What is wrong with an SAE: "the loss is nan"; an L0 more than 20 % off its target once a third of the run is over
+// What is wrong with an SAE: "the loss is nan"; an L0 more than 20 % off its target of then once a third of the run is over
 // (`done`, from 0 to 1), by when a controller should have it; more than 20 % dead latents. Empty: nothing, as far as
 // one can see.
 std::string trouble_of(const SuiteStatus& sae, double done);

@@ -36,7 +36,8 @@ void TrainOptions::add(CLI::App& command) {
   command.add_option("--lr-decay", lr_decay, "last fraction of the run over which the rate falls to zero");
   command.add_option("--beta2", beta2, "of Adam (default: the preset's)");
   command.add_option("--sparsity-warmup", sparsity_warmup,
-                     "steps over which the penalty rises (default: the preset's)");
+                     "steps over which the penalty rises, or with the default preset's --l0 the target (default: "
+                     "the preset's)");
   command.add_option("--bandwidth", bandwidth, "of the threshold's estimator (default: the preset's)");
   command.add_option(
       "--revive", revive,
@@ -248,19 +249,24 @@ Recipe member_recipe(const TrainOptions& o, const TrainPlan& plan, const SuiteMe
   r.seed = o.common.seed;
   r.tf32 = o.precision == "tf32";
   if (r.preset == "default" && member.l0 > 0) r.lr *= dense_rate(member.l0, d);
+  if (r.preset == "default") r.lr *= wide_rate(member.latents);
   if (!o.lr.empty()) r.lr = parse_number("--lr", o.lr, 0, 10);
   if (!o.lr_warmup.empty()) r.lr_warmup = parse_whole("--lr-warmup", o.lr_warmup, 0, kMostTokens);
   if (!o.lr_decay.empty()) r.lr_decay = parse_number("--lr-decay", o.lr_decay, 0, 1);
   if (!o.beta2.empty()) r.beta2 = parse_number("--beta2", o.beta2, 0, 0.999999);
-  if (!o.sparsity_warmup.empty()) r.lambda_warmup = parse_whole("--sparsity-warmup", o.sparsity_warmup, 0, kMostTokens);
   if (!o.revive.empty()) r.revive_rate = parse_number("--revive", o.revive, 0, 0.5);
   if (!o.bandwidth.empty()) r.bandwidth = parse_number("--bandwidth", o.bandwidth, 1e-9, 100);
   if (!o.lambda.empty()) r.lambda = member.lambda;
   r.target_l0 = member.l0;
   r.controller = member.l0 > 0 && o.lambda.empty();
   if (r.controller) r.threshold_gain = threshold_gain(member.l0, member.latents);
+  const bool rises = r.controller && r.l0_warmup > 0;
+  if (!rises) r.l0_warmup = 0;
+  if (!o.sparsity_warmup.empty())
+    (rises ? r.l0_warmup : r.lambda_warmup) = parse_whole("--sparsity-warmup", o.sparsity_warmup, 0, kMostTokens);
+  r.first_l0 = r.l0_warmup > 0 ? first_l0(member.l0) : member.l0;
   // a plain lambda says nothing of where its L0 will be: it starts as the default would
-  const double target = member.l0 > 0 ? member.l0 : double(kDefaultL0);
+  const double target = member.l0 > 0 ? r.first_l0 : double(kDefaultL0);
   r.start_l0 = std::min(r.start_l0 * target, 0.5 * double(member.latents));
   return r;
 }

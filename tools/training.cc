@@ -277,7 +277,7 @@ std::vector<SuiteStatus> Training::statuses() const {
   std::vector<SuiteStatus> statuses;
   for (size_t i = 0; i < last_.size(); ++i) {
     const SaeRecord& sae = run_.saes[pass_.saes[i]];
-    statuses.push_back({sae.member.name(), sae.member.latents, sae.recipe.target_l0, last_[i]});
+    statuses.push_back({sae.member.name(), sae.member.latents, last_[i]});
   }
   return statuses;
 }

@@ -107,7 +107,7 @@ function about(r) {
 }
 
 const CURVES = [
-  ["loss", "Loss", "squared error + penalty, against tokens seen"], ["l0", "L0", "dashed: the target"], ["fvu", "FVU", "of training batches"],
+  ["loss", "Loss", "squared error + penalty, against tokens seen"], ["l0", "L0", "dashed: the target in the end"], ["fvu", "FVU", "of training batches"],
   ["dead", "Dead latents", "silent for long"], ["lambda", "λ", "coefficient of the penalty"], ["lr", "Learning rate", ""],
 ];
 function training() {
