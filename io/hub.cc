@@ -117,6 +117,22 @@ std::string find_model(const std::string& model) {
   return find_snapshot(id);
 }
 
+std::string public_name(const std::string& model) {
+  if (model.empty() || !is_folder(expand_home(model))) return model;
+  std::error_code error;
+  fs::path folder = fs::absolute(expand_home(model), error).lexically_normal();
+  if (folder.filename().empty()) folder = folder.parent_path();
+  constexpr std::string_view kModels = "models--";
+  for (fs::path p = folder; p.has_relative_path(); p = p.parent_path()) {
+    std::string id = p.filename().string();
+    if (!id.starts_with(kModels)) continue;
+    id.erase(0, kModels.size());
+    if (const size_t dashes = id.find("--"); dashes != id.npos) id.replace(dashes, 2, "/");
+    return id;
+  }
+  return folder.filename().string();
+}
+
 std::string demo_folder() {
   const auto complete = [](const fs::path& p) { return is_file(p / "model/config.json"); };
   if (const std::string given = environment("GSAE_DEMO"); !given.empty()) {

@@ -12,6 +12,10 @@ namespace gsae {
 // download command, and `--model demo` as what can be tried now.
 std::string find_model(const std::string& model);
 
+// The name by which others can find a model: an id as it is; of a folder in a Hugging Face cache its id
+// (.../models--google--gemma-2-2b/snapshots/REVISION: google/gemma-2-2b), of any other folder the last part of its path.
+std::string public_name(const std::string& model);
+
 // The folder of the bundled demo assets (model/ and corpus.jsonl.zst): $GSAE_DEMO, else demo/ or
 // share/gemma_sae/demo beside the binary, else tools/demo of the source tree it was built from.
 std::string demo_folder();

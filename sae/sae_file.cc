@@ -26,6 +26,7 @@ const SaeFormat& format_named(const std::string& name) {
 }
 
 constexpr int kDeepest = 6;
+constexpr size_t kMostFolders = 50'000;
 
 // Every SAE at or below `dir`. Folders are few: a run holds one level each for site, layer, width and L0. seen: the
 // folders that were looked at, because a link may lead to one of them.
@@ -33,6 +34,10 @@ void find_saes(const std::string& dir, const std::string& format, int depth, std
                std::vector<SaeSource>& found) {
   std::error_code error, ignored;
   if (const fs::path real = fs::canonical(dir, ignored); !ignored && !seen.insert(real).second) return;
+  if (seen.size() > kMostFolders)
+    throw Error(
+        fmt::format("{}: is one of more than {} folders, which is no folder of SAEs; give the one that holds them", dir,
+                    kMostFolders));
   const fs::directory_iterator entries(dir, error);
   if (error) throw Error(fmt::format("{}: cannot be read: {}", dir, error.message()));
   for (SaeSource& place : saes_in(dir, format)) found.push_back(std::move(place));

@@ -1,4 +1,5 @@
 // gemma_sae export and import, through the binary.
+#include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <cmath>
@@ -58,6 +59,14 @@ TEST(Export, AWholeRunThereAndBack) {
       EXPECT_FALSE(config.contains("seed"));
     }
   }
+  // A model's folder is no name for others; here it is, and is found again.
+  const std::string one = r.run + "/" + r.places[0], model = r.dir / "models/gemma-2-2b";
+  fs::create_directories(model);
+  write_bytes(one + "/config.json", fmt::format(R"({{"model": "{}", "site": "res", "layer": 3}})", model));
+  expect_said(run_command({"export", "--sae", one, "--format", "saelens", "--out", r.dir / "named"}), 0, {});
+  EXPECT_EQ(read_json(r.dir / "named/cfg.json")["metadata"]["model_name"], "gemma-2-2b");
+  expect_said(run_command({"export", "--sae", one, "--format", "gemma-scope", "--out", r.dir / "here"}), 0, {});
+  EXPECT_EQ(read_json(r.dir / "here/config.json")["model"], model);
   // One SAE is written to the folder itself.
   expect_said(
       run_command({"export", "--sae", r.run + "/" + r.places[0], "--format", "saelens", "--out", r.dir / "one"}), 0,

@@ -12,6 +12,7 @@
 
 #include "kernels/context.h"
 #include "kernels/memory.h"
+#include "tests/sanitized.h"
 
 namespace gsae::test {
 
@@ -79,11 +80,7 @@ class Guarded {
   }
 
  private:
-#if defined(__SANITIZE_ADDRESS__)
-  static constexpr size_t kPad = 0;
-#else
-  static constexpr size_t kPad = 4096;
-#endif
+  static constexpr size_t kPad = kSanitized ? 0 : 4096;
   static constexpr std::byte kCanary{0xa5};
   static Tensor view(const void* p, size_t bytes, Device d) {
     auto* b = static_cast<std::byte*>(const_cast<void*>(p));

@@ -102,6 +102,14 @@ TEST_F(Hub, Folders) {
   EXPECT_ERROR(find_model(folder_ / "model.safetensors"), "config.json");
 }
 
+TEST_F(Hub, PublicNames) {
+  for (const char* id : {"", "demo", kId, "google/gemma-2-2b@v1"}) EXPECT_EQ(public_name(id), id);
+  EXPECT_EQ(public_name(add(folder_ / "cache")), kId);
+  fs::create_directories(folder_ / "home/models/gemma-2-9b/it");
+  for (const char* path : {"~/models/gemma-2-9b", "~/models/gemma-2-9b/", "~/models/gemma-2-9b/it/.."})
+    EXPECT_EQ(public_name(path), "gemma-2-9b");
+}
+
 TEST_F(Hub, Demo) {
   EXPECT_TRUE(fs::exists(find_model("demo") + "/config.json"));
   EXPECT_TRUE(fs::equivalent(demo_folder(), demo_data()));

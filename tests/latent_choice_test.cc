@@ -61,6 +61,8 @@ TEST_P(LatentsOf, ListedAreThoseAndNoOthers) {
   EXPECT_EQ(choose_latents(LatentChoice::parse("2,0,2", 1), s, 4, 0, ""), (std::vector<int64_t>{2, 0}));
   EXPECT_ERROR(choose_latents(LatentChoice::parse("1,3", 1), s, 4, 0, "the.npz"), "the.npz: has latents 0 to 2, not 3");
   EXPECT_TRUE(choose_latents(LatentChoice::parse("none", 1), s, 4, 0, "").empty());
+  EXPECT_ERROR(LatentChoice::parse("1,2", 5).require_count("--latents 1,2"), "--count 5: is the number of top");
+  LatentChoice::parse("random", 5).require_count("--latents random");
   for (const char* wrong : {"", "tops", "1,", "-1", "1.5", "1;2"})
     EXPECT_THROW(LatentChoice::parse(wrong, 1), UsageError) << wrong;
 }

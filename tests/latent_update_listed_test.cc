@@ -128,13 +128,13 @@ TEST_P(UpdateListedLatents, WorkedExample) {
 
 // A warp for each latent, a block with one vector in a thread, with three, and rows of any length; latents with more
 // entries than one team takes (256), in each of them; more rows than are looked up at once; more such latents than
-// cuda has blocks for. With room for 600000
-// entries cuda's workspace holds 1820 such latents of 2304 columns: they then are those with more than 330 entries.
-const ListedShape kListedShapes[] = {{1, 1, 1, 1},         {5, 9, 7, 0.4},     {33, 40, 32, 0.2},
-                                     {40, 300, 192, 0.05}, {6, 50, 2304, 0.2}, {3, 20, 2305, 0.3},
-                                     {17, 12, 260, 0.25},  {2, 5, 4608, 0.5},  {300, 4, 8, 0.9},
-                                     {300, 4, 7, 0.9},     {270, 3, 2304, 1},  {400, 3, 2304, 0.7, 600000},
-                                     {600, 3, 136, 1},     {300, 130, 8, 1},   {260, 3, 1024, 0.9}};
+// cuda has blocks for. With room for 600000 entries cuda's workspace holds 1820 such latents of 2304 columns: they then
+// are those with more than 330 entries; on both sides of that, and of 256, are those of the last shape.
+const ListedShape kListedShapes[] = {
+    {1, 1, 1, 1},       {5, 9, 7, 0.4},     {33, 40, 32, 0.2},   {40, 300, 192, 0.05},
+    {6, 50, 2304, 0.2}, {3, 20, 2305, 0.3}, {17, 12, 260, 0.25}, {2, 5, 4608, 0.5},
+    {300, 4, 8, 0.9},   {300, 4, 7, 0.9},   {270, 3, 2304, 1},   {400, 3, 2304, 0.7, 600000},
+    {600, 3, 136, 1},   {300, 130, 8, 1},   {260, 3, 1024, 0.9}, {660, 12, 2304, 0.5, 600000}};
 
 // The sums of n terms are in f32: (n + 1) u of their magnitudes. From there as in UpdateLatents.MatchesDoubles: v
 // starts at 1/4 or more and keeps three quarters, so an error of a gradient moves a parameter by at most 2.3 lr times

@@ -2,6 +2,7 @@
 #include <sstream>
 
 #include "tests/run_binary.h"
+#include "tests/sanitized.h"
 
 namespace gsae::test {
 namespace {
@@ -33,9 +34,7 @@ void expect_peak_as_planned(std::vector<std::string> options) {
 class PeakMemory : public testing::Test {
  protected:
   void SetUp() override {
-#if defined(__SANITIZE_ADDRESS__)
-    GTEST_SKIP() << "AddressSanitizer's own memory is no part of the plan";
-#endif
+    if (kSanitized) GTEST_SKIP() << "AddressSanitizer's own memory is no part of the plan";
   }
 };
 

@@ -13,6 +13,7 @@
 #include "tests/harness.h"
 #include "tests/paths.h"
 #include "tests/run_binary.h"
+#include "tests/sanitized.h"
 
 namespace gsae::test {
 namespace {
@@ -322,9 +323,7 @@ TEST(Train, WhatIsLearnedFromSavedActivationsIsNamedAfterThem) {
 
 // No more than was planned and 5 %, at a shape where what is planned is most of it.
 TEST(Train, PeakMemoryIsWithinThePlan) {
-#if defined(__SANITIZE_ADDRESS__)
-  GTEST_SKIP() << "AddressSanitizer's own memory is no part of the plan";
-#endif
+  if (kSanitized) GTEST_SKIP() << "AddressSanitizer's own memory is no part of the plan";
   const TempFolder dir;
   const std::vector<float> rows(2048 * 64, 1.0f);
   std::vector<float> varied = rows;

@@ -7,6 +7,7 @@
 #include "tests/files.h"
 #include "tests/paths.h"
 #include "tests/run_binary.h"
+#include "tests/sanitized.h"
 
 namespace gsae::test {
 namespace {
@@ -31,9 +32,7 @@ void replace(std::string& text, const std::string& from, const std::string& to) 
 
 TEST(Tutorial, EveryCommandWorks) {
   if (source_file("docs/tutorial.md").empty()) GTEST_SKIP() << "no source tree";
-#if defined(__SANITIZE_ADDRESS__)
-  GTEST_SKIP() << "minutes under the sanitizers: the plain build runs it";
-#endif
+  if (kSanitized) GTEST_SKIP() << "minutes under the sanitizers: the plain build runs it";
   const TempFolder dir;
   const auto commands = commands_of_the_page();
   EXPECT_GE(commands.size(), 15u);

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 
+#include "io/hub.h"
 #include "sae/unit_decoder.h"
 #include "tools/console.h"
 #include "tools/locate_sae.h"
@@ -57,6 +58,7 @@ SaeDescription describe(const SaeFile& sae, const Conversion& c) {
   SaeDescription s = describe_sae(sae);
   s.location = located(sae, c.layer, c.site);
   if (!c.model.empty()) s.location.model = c.model;
+  else if (c.format != kOurFormat) s.location.model = public_name(s.location.model);  // others have no such folder
   return s;
 }
 

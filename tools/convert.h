@@ -7,6 +7,9 @@
 
 namespace gsae {
 
+// Whose files lie in a run's folders: what `import` writes.
+constexpr const char* kOurFormat = "gemma-scope";
+
 // What `export` and `import` have in common: SAEs of one format, or a folder full of them, written in another.
 struct Conversion {
   CommonOptions common;

@@ -137,6 +137,7 @@ void print_dashboard(const LatentDashboard& d, const SaeDashboards& sae, const T
 void run_features(const FeaturesOptions& o, const CLI::App& command) {
   const int64_t count = parse_whole("--count", o.count, 1, 1000);
   DashboardOptions options{.choice = LatentChoice::parse(o.latents, count)};
+  if (command.get_option("--count")->count() > 0) options.choice.require_count("--latent " + o.latents);
   if (options.choice.kind == LatentChoice::Kind::kNone)
     throw UsageError("--latent none: there would be nothing to print");
   options.top = parse_whole("--examples", o.examples, 1, Examples::kTop);

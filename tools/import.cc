@@ -11,7 +11,7 @@ namespace gsae {
 
 void add_import(CLI::App& app) {
   auto c = std::make_shared<Conversion>();
-  c->format = "gemma-scope";
+  c->format = kOurFormat;
   CLI::App* command = app.add_subcommand("import", "reads SAEs of other tools into folders of ours (docs/formats.md)");
   command->add_option("--from", c->from, "an SAE's file or folder, or a folder that holds some, all of them")
       ->required();

@@ -29,6 +29,12 @@ LatentChoice LatentChoice::parse(const std::string& text, int64_t count) {
   return c;
 }
 
+void LatentChoice::require_count(const std::string& option) const {
+  if (kind != Kind::kListed) return;
+  throw UsageError(
+      fmt::format("--count {}: is the number of top or random latents; {} says which they are", count, option));
+}
+
 int64_t LatentChoice::at_most(int64_t latents) const {
   switch (kind) {
     case Kind::kNone: return 0;

@@ -16,6 +16,8 @@ struct LatentChoice {
 
   // "top", "random", "none", or a list such as 1,2,3. A UsageError for anything else.
   static LatentChoice parse(const std::string& text, int64_t count);
+  // A UsageError that names `option` if the choice is a list, of which --count says nothing.
+  void require_count(const std::string& option) const;
   // The most that it will be.
   int64_t at_most(int64_t latents) const;
 };

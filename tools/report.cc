@@ -122,6 +122,7 @@ void run_report(const ReportOptions& o, const CLI::App& command) {
   const int64_t count =
       o.count.empty() ? std::min(kLatentsOfAnSae, share) : parse_whole("--count", o.count, 1, 1000000);
   DashboardOptions options{.choice = LatentChoice::parse(o.latents, count)};
+  if (!o.count.empty()) options.choice.require_count("--latents " + o.latents);
   if (!html) {  // as SAEDashboard has them
     if (options.choice.kind == LatentChoice::Kind::kNone)
       throw UsageError("--format neuronpedia --latents none: there would be nothing to write");
