@@ -60,13 +60,14 @@ void cpu::control_sparsity(Context&, Tensor control, Tensor l0, Tensor error, Co
   }
   const double target = c[kTargetL0], unit = mean(error) / target;
   const auto e = static_cast<float>(std::clamp(std::log(std::max(mean(l0), 1e-3) / target), -1.0, 1.0));
+  const float rise = c[kTargetRise], expected = e - rise;
   const bool begins = c[kLambdaSteady] == 0 || !(unit >= 0);  // NaN stays
   const double from = begins ? kFirstLambda * unit : double(c[kLambdaSteady]);
   const auto steady = static_cast<float>(
-      std::clamp(from * double(std::exp(gains.integral * e)), kLeastLambda * unit, kMostLambda * unit));
+      std::clamp(from * double(std::exp(gains.integral * e - rise)), kLeastLambda * unit, kMostLambda * unit));
   c[kLambdaSteady] = steady;
-  c[kLambda] = c[kLambdaScale] * steady * std::exp(gains.proportional * e);
-  c[kThresholdFactor] = std::exp(gains.threshold * e);
+  c[kLambda] = c[kLambdaScale] * steady * std::exp(gains.proportional * expected);
+  c[kThresholdFactor] = std::exp(gains.threshold * expected);
 }
 
 void cpu::move_thresholds(Context&, Tensor threshold, Tensor control) {

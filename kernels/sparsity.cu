@@ -38,15 +38,15 @@ __global__ void __launch_bounds__(kThreads)
   if (mean < 1e-3) mean = 1e-3;
   double off = log(mean / target);
   off = off < -1 ? -1 : off > 1 ? 1 : off;  // NaN stays
-  const float e = static_cast<float>(off);
+  const float e = static_cast<float>(off), rise = control[kTargetRise], expected = e - rise;
   const bool begins = control[kLambdaSteady] == 0 || !(unit >= 0);  // NaN stays
   const double from = begins ? kFirstLambda * unit : double(control[kLambdaSteady]);
-  double next = from * double(expf(gains.integral * e));
+  double next = from * double(expf(gains.integral * e - rise));
   next = next < kLeastLambda * unit ? kLeastLambda * unit : next > kMostLambda * unit ? kMostLambda * unit : next;
   const float steady = static_cast<float>(next);
   control[kLambdaSteady] = steady;
-  control[kLambda] = control[kLambdaScale] * steady * expf(gains.proportional * e);
-  control[kThresholdFactor] = expf(gains.threshold * e);
+  control[kLambda] = control[kLambdaScale] * steady * expf(gains.proportional * expected);
+  control[kThresholdFactor] = expf(gains.threshold * expected);
 }
 
 __global__ void move_thresholds_kernel(float* threshold, const float* control, int64_t latents) {

@@ -11,6 +11,7 @@ enum Control : int {
   kLambdaSteady,     // given, or what the controller has found so far; 0: it has not begun
   kLambdaScale,      // of the warm-up: lambda = kLambdaScale * kLambdaSteady
   kTargetL0,         // this step's target; 0: none
+  kTargetRise,       // log(the next step's target / this one's)
   kThresholdFactor,  // the controller's, for all thresholds after this step
   kControls
 };
@@ -43,10 +44,12 @@ constexpr double kFirstLambda = 0.3, kLeastLambda = 0.02, kMostLambda = 50;
 
 // Control of lambda and of the thresholds, in logarithms, from the L0 and the squared errors of the rows of one step:
 //
-//   e = clamp(log(mean(l0) / target), -1, 1);    unit = mean(error) / target
-//   steady = clamp((steady, or kFirstLambda unit if 0) exp(integral e), kLeastLambda unit, kMostLambda unit)
-//   lambda = scale steady exp(proportional e);   threshold_factor = exp(threshold e)
+//   e = clamp(log(mean(l0) / target), -1, 1);    expected = e - rise;    unit = mean(error) / target
+//   steady = clamp((steady, or kFirstLambda unit if 0) exp(integral e - rise), kLeastLambda unit, kMostLambda unit)
+//   lambda = scale steady exp(proportional expected);   threshold_factor = exp(threshold expected)
 //
+// What a target that rises asks for is known beforehand, and is not left to the error that it would make: the L0 is
+// `rise` further below the next target, and the lambda that holds an L0 is in proportion to the unit, 1 / target.
 // l0, error (n) f32. Without gains lambda = scale * steady, the factor stays, and error is not used. Little work, but
 // on the device, so that no step waits.
 void control_sparsity(Context& ctx, Tensor control, Tensor l0, Tensor error, ControllerGains gains);

@@ -44,7 +44,7 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
     r.decoder_rate = 3;
     r.threshold_rate = 0.5;
     r.lambda_warmup = 0;
-    r.l0_warmup = steps * 3 / 5;
+    r.l0_warmup = steps * 9 / 20;  // so that the L0 has settled by the last third
     r.bandwidth = 0.003;
     r.start = Recipe::Start::kData;
     r.start_l0 = 2;
@@ -64,7 +64,9 @@ double dense_rate(double l0, int64_t width) { return std::min(1.0, std::sqrt(0.6
 
 double wide_rate(int64_t latents) { return std::cbrt(std::min(1.0, 16384 / double(latents))); }
 
-double first_l0(double target) { return std::min(target, std::max(target / 5, 16.0)); }
+double first_l0(double target, int64_t latents) {
+  return std::min(target, std::max(target * std::max(0.2, 2 * target / double(latents)), 16.0));
+}
 
 double threshold_gain(double l0, int64_t latents) {
   constexpr double kMost = 0.6;

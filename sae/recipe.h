@@ -64,9 +64,11 @@ double dense_rate(double l0, int64_t width);
 // And for one of so many latents: the rarer they are in a batch, the noisier are their gradients' signs.
 double wide_rate(int64_t latents);
 
-// Where the default preset's target begins. An SAE that starts sparser than it will end finds directions that explain
-// more, each for itself, and keeps them.
-double first_l0(double target);
+// Where the default preset's target begins: at a fifth of it, or, where it is more than a tenth of the latents, at
+// twice that share of it (thresholds at zero leave no more than about half of them active, and the rest takes the
+// weights long), but not below 16. An SAE that starts sparser than it will end finds directions that explain more, each
+// for itself, and keeps them.
+double first_l0(double target, int64_t latents);
 
 // By how much the logarithm of all thresholds may follow that of the L0 in one step. Where pre-activations have an
 // exponential tail, log L0 changes by -log(latents / L0) times as much, and a loop that answers an error by more than

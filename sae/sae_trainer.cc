@@ -47,7 +47,7 @@ void SaeTrainer::prepare(Context& ctx) {
   last_step_ = 0;
   if (!prepared_) {
     rates_ = Upload(ctx, state_.rates.bytes());
-    schedule_ = Upload(ctx, 2 * sizeof(float));
+    schedule_ = Upload(ctx, 3 * sizeof(float));
     clock_ = Upload(ctx, state_.clock.bytes());
     log_ = Readback(ctx, state_.log.bytes());
     control_ = Readback(ctx, state_.control.bytes());
@@ -91,10 +91,11 @@ void SaeTrainer::send_schedules(Context& ctx, int64_t step) {
   const double unbias = 1 / (1 - std::pow(recipe_.beta2, double(t)));
   std::array rates{static_cast<float>(recipe_.lr_at(step)), static_cast<float>(recipe_.beta2),
                    static_cast<float>(unbias), 1.0f};
-  std::array schedule{static_cast<float>(recipe_.lambda_scale_at(step)),
-                      static_cast<float>(recipe_.target_l0_at(step))};
+  const double target = recipe_.target_l0_at(step), next = recipe_.target_l0_at(step + 1);
+  std::array schedule{static_cast<float>(recipe_.lambda_scale_at(step)), static_cast<float>(target),
+                      target > 0 ? static_cast<float>(std::log(next / target)) : 0.0f};
   rates_.send(ctx, state_.rates, view(rates.data(), {kRates}));
-  schedule_.send(ctx, state_.control.rows(kLambdaScale, kTargetL0 + 1), view(schedule.data(), {2}));
+  schedule_.send(ctx, state_.control.rows(kLambdaScale, kTargetRise + 1), view(schedule.data(), {3}));
   clock_.send(ctx, state_.clock, view(&t, {1}));
 }
 

@@ -62,11 +62,13 @@ TEST(Recipe, TargetRisesByEqualFactors) {
   EXPECT_EQ(r.target_l0_at(0), 400);
   r.target_l0 = 0;
   EXPECT_EQ(r.target_l0_at(0), 0);
-  EXPECT_EQ(first_l0(400), 80);
-  EXPECT_EQ(first_l0(32), 16);
-  EXPECT_EQ(first_l0(8), 8);  // never above the target
+  EXPECT_EQ(first_l0(400, 16384), 80);
+  EXPECT_EQ(first_l0(400, 1600), 200);  // a quarter of the latents: from half
+  EXPECT_EQ(first_l0(400, 600), 400);
+  EXPECT_EQ(first_l0(32, 4096), 16);
+  EXPECT_EQ(first_l0(8, 4096), 8);  // never above the target
   const Recipe d = preset_recipe("default", 1000, 4096, 192);
-  EXPECT_EQ(d.l0_warmup, 600);  // before the last third, in which the L0 is to be what was asked
+  EXPECT_EQ(d.l0_warmup, 450);  // well before the last third, in which the L0 is to be what was asked
   EXPECT_EQ(preset_recipe("gemma-scope", 1000, 4096, 192).l0_warmup, 0);
 }
 

@@ -177,22 +177,25 @@ TEST_P(SaeTrainerTest, LambdaWarmsUp) {
   }
 }
 
-// The target of each step is in its metrics, and it is what the controller compares with: without an integral, lambda
-// is where it began, for a target of 2, times the L0 over the target.
+// The target of each step is in its metrics, and it is what the controller compares with; what the next one is, it
+// knows. Without an integral, lambda is where it began, for a target of 2, over the rise since then, times the L0 over
+// the next target.
 TEST_P(SaeTrainerTest, TheTargetRises) {
   Recipe r = frozen();
   r.controller = true, r.lambda = 0;
   r.target_l0 = 8, r.first_l0 = 2, r.l0_warmup = 2;
   r.integral_gain = r.threshold_gain = 0, r.proportional_gain = 1;
   Training t(ctx, r, DType::kF32);
-  const std::vector<double> targets{2, 4, 8, 8};
-  double steady = 0;
-  for (int64_t s = 0; s < std::ssize(targets); ++s) {
-    t.train(s, s + 1);
+  const std::vector<double> targets{2, 4, 8, 8, 8};
+  double first = 0;
+  for (size_t s = 0; s < 4; ++s) {
+    t.train(int64_t(s), int64_t(s) + 1);
     const StepMetrics m = t.trainer->read_metrics(t.ctx, 1);
-    EXPECT_EQ(m.target_l0, targets[size_t(s)]);
-    if (s == 0) steady = kFirstLambda * m.mse / 2;
-    EXPECT_NEAR(m.lambda, steady * std::exp(std::clamp(std::log(m.l0 / targets[size_t(s)]), -1.0, 1.0)), 1e-5 * steady);
+    EXPECT_EQ(m.target_l0, targets[s]);
+    if (s == 0) first = kFirstLambda * m.mse / 2;
+    const double steady = first * targets[0] / targets[s + 1], rise = targets[s + 1] / targets[s];
+    const double off = std::exp(std::clamp(std::log(m.l0 / targets[s]), -1.0, 1.0));
+    EXPECT_NEAR(m.lambda, steady * off / rise, 1e-5 * m.lambda);
   }
 }
 

@@ -12,10 +12,10 @@ ON_DEVICES(ControlSparsity);
 
 constexpr double kUnit = 0x1p-24;  // half an ulp of f32
 
-Guarded controls(Context& ctx, float lambda, float scale, float steady, float target) {
+Guarded controls(Context& ctx, float lambda, float scale, float steady, float target, float rise = 0) {
   std::vector<float> values(kControls);
   values[kLambda] = lambda, values[kLambdaScale] = scale, values[kLambdaSteady] = steady, values[kTargetL0] = target;
-  values[kThresholdFactor] = 1;
+  values[kTargetRise] = rise, values[kThresholdFactor] = 1;
   return Guarded(ctx, DType::kF32, {kControls}, values);
 }
 
@@ -59,7 +59,7 @@ TEST_P(SparsityPenalty, RefusesWrongShapes) {
 TEST_P(ControlSparsity, WithoutGainsLambdaIsTheWarmedUpOne) {
   Guarded c = controls(ctx, 77, 0.25f, 8, 32), l0(ctx, DType::kF32, {2}, {1e6f, 1e6f});
   control_sparsity(ctx, c, l0, {}, {});
-  EXPECT_EQ(c.read(), (std::vector<float>{2, 8, 0.25f, 32, 1}));
+  EXPECT_EQ(c.read(), (std::vector<float>{2, 8, 0.25f, 32, 0, 1}));
 }
 
 // By hand: mean L0 20 against 10: e = ln 2. steady *= 2^0.5, lambda = scale * steady * 2^2, the factor 2^0.25. With a
@@ -69,7 +69,19 @@ TEST_P(ControlSparsity, WhatItMoves) {
           error(ctx, DType::kF32, {4}, {10, 30, 0, 0});
   control_sparsity(ctx, c, l0, error, {.integral = 0.5f, .proportional = 2, .threshold = 0.25f});
   const double steady = 3 * std::sqrt(2.0);
-  expect_close(c.read(), std::vector<double>{0.5 * steady * 4, steady, 0.5, 10, std::sqrt(std::sqrt(2.0))}, 8 * kUnit);
+  expect_close(c.read(), std::vector<double>{0.5 * steady * 4, steady, 0.5, 10, 0, std::sqrt(std::sqrt(2.0))},
+               8 * kUnit);
+}
+
+// By hand: twice the target, and the next one is twice this one: what is to be expected is on target, the lambda that
+// holds it half of that which holds this. steady *= 2^0.5 / 2.
+TEST_P(ControlSparsity, AnticipatesARise) {
+  const auto rise = static_cast<float>(std::log(2.0));
+  Guarded c = controls(ctx, 0, 0.5f, 3, 10, rise), l0(ctx, DType::kF32, {2}, {15, 25}),
+          error(ctx, DType::kF32, {2}, {10, 10});
+  control_sparsity(ctx, c, l0, error, {.integral = 0.5f, .proportional = 2, .threshold = 0.25f});
+  const double steady = 3 * std::sqrt(2.0) / 2;
+  expect_close(c.read(), std::vector<double>{0.5 * steady, steady, 0.5, 10, rise, 1}, 8 * kUnit);
 }
 
 // Too sparse lowers lambda and the thresholds, too dense raises them, on target leaves them; what it has found stays
@@ -98,7 +110,7 @@ TEST_P(ControlSparsity, ErrorIsClamped) {
     Guarded c = controls(ctx, 0, 1, 3, 10), l0(ctx, DType::kF32, {1}, {count}), error(ctx, DType::kF32, {1}, {10});
     control_sparsity(ctx, c, l0, error, {.integral = 0.5f, .proportional = 2, .threshold = 1});
     const double steady = 3 * std::exp(0.5 * e);
-    expect_close(c.read(), std::vector<double>{steady * std::exp(2 * e), steady, 1, 10, std::exp(e)}, 8 * kUnit);
+    expect_close(c.read(), std::vector<double>{steady * std::exp(2 * e), steady, 1, 10, 0, std::exp(e)}, 8 * kUnit);
   }
 }
 
@@ -107,7 +119,7 @@ TEST_P(ControlSparsity, NothingFires) {
   Guarded c = controls(ctx, 0, 1, 3, 2e-3f), l0(ctx, DType::kF32, {3}, {0, 0, 0}),
           error(ctx, DType::kF32, {3}, {2e-3f, 2e-3f, 2e-3f});
   control_sparsity(ctx, c, l0, error, {.integral = 1, .proportional = 1, .threshold = 1});
-  expect_close(c.read(), std::vector<double>{0.75, 1.5, 1, 2e-3f, 0.5}, 8 * kUnit);
+  expect_close(c.read(), std::vector<double>{0.75, 1.5, 1, 2e-3f, 0, 0.5}, 8 * kUnit);
 }
 
 // By hand, on target, mean error 5 of an L0 of 10: a unit is 1/2. It begins at three tenths of it, and stays within its
@@ -117,7 +129,7 @@ TEST_P(ControlSparsity, BeginsAndStaysWithinItsBounds) {
   for (const auto& [from, to] : {std::pair{0.0f, 0.15}, {1e-7f, 0.01}, {0.02f, 0.02}, {24.0f, 24.0}, {26.0f, 25.0}}) {
     Guarded c = controls(ctx, 0, 1, from, 10);
     control_sparsity(ctx, c, l0, error, {.integral = 1, .proportional = 1, .threshold = 1});
-    expect_close(c.read(), std::vector<double>{to, to, 1, 10, 1}, 2 * kUnit);
+    expect_close(c.read(), std::vector<double>{to, to, 1, 10, 0, 1}, 2 * kUnit);
   }
 }
 
@@ -139,7 +151,7 @@ TEST_P(ControlSparsity, ManyRows) {
   errors[1500] = 1, errors[3000] = 5;
   Guarded c = controls(ctx, 0, 1, 0, 10), l0(ctx, DType::kF32, {3001}, counts), error(ctx, DType::kF32, {3001}, errors);
   control_sparsity(ctx, c, l0, error, {.integral = 1, .proportional = 1, .threshold = 1});
-  expect_close(c.read(), std::vector<double>{0.36, 0.18, 1, 10, 2}, 8 * kUnit);
+  expect_close(c.read(), std::vector<double>{0.36, 0.18, 1, 10, 0, 2}, 8 * kUnit);
 }
 
 struct MoveThresholds : OnDevice {};
@@ -149,7 +161,7 @@ TEST_P(MoveThresholds, AllByTheFactor) {
   const auto thetas = integers(777, 3, 0, 100);
   std::vector<float> want;
   for (const float t : thetas) want.push_back(t * 1.25f);
-  Guarded theta(ctx, DType::kF32, {777}, thetas), c(ctx, DType::kF32, {kControls}, {9, 9, 9, 9, 1.25f});
+  Guarded theta(ctx, DType::kF32, {777}, thetas), c(ctx, DType::kF32, {kControls}, {9, 9, 9, 9, 9, 1.25f});
   move_thresholds(ctx, theta, c);
   EXPECT_EQ(theta.read(), want);
   EXPECT_THROW(move_thresholds(ctx, theta, theta), Error);

@@ -264,7 +264,7 @@ Recipe member_recipe(const TrainOptions& o, const TrainPlan& plan, const SuiteMe
   if (!rises) r.l0_warmup = 0;
   if (!o.sparsity_warmup.empty())
     (rises ? r.l0_warmup : r.lambda_warmup) = parse_whole("--sparsity-warmup", o.sparsity_warmup, 0, kMostTokens);
-  r.first_l0 = r.l0_warmup > 0 ? first_l0(member.l0) : member.l0;
+  r.first_l0 = r.l0_warmup > 0 ? first_l0(member.l0, member.latents) : member.l0;
   // a plain lambda says nothing of where its L0 will be: it starts as the default would
   const double target = member.l0 > 0 ? r.first_l0 : double(kDefaultL0);
   r.start_l0 = std::min(r.start_l0 * target, 0.5 * double(member.latents));
