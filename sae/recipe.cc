@@ -44,7 +44,7 @@ Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, in
     r.decoder_rate = 3;
     r.threshold_rate = 0.5;
     r.lambda_warmup = 0;
-    r.l0_warmup = steps * 9 / 20;  // so that the L0 has settled by the last third
+    r.l0_warmup = steps * 2 / 5;  // so that the L0 has settled by the last third
     r.bandwidth = 0.003;
     r.start = Recipe::Start::kData;
     r.start_l0 = 2;

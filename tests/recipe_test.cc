@@ -68,7 +68,7 @@ TEST(Recipe, TargetRisesByEqualFactors) {
   EXPECT_EQ(first_l0(32, 4096), 16);
   EXPECT_EQ(first_l0(8, 4096), 8);  // never above the target
   const Recipe d = preset_recipe("default", 1000, 4096, 192);
-  EXPECT_EQ(d.l0_warmup, 450);  // well before the last third, in which the L0 is to be what was asked
+  EXPECT_EQ(d.l0_warmup, 400);  // well before the last third, in which the L0 is to be what was asked
   EXPECT_EQ(preset_recipe("gemma-scope", 1000, 4096, 192).l0_warmup, 0);
 }
 

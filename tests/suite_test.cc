@@ -90,7 +90,7 @@ TEST(TrainPlan, TheRecipeOfEach) {
   EXPECT_TRUE(first.controller && second.controller);
   EXPECT_EQ(first.first_l0, 16);
   EXPECT_EQ(second.first_l0, 16);
-  EXPECT_EQ(first.l0_warmup, 450);
+  EXPECT_EQ(first.l0_warmup, 400);
   EXPECT_EQ(first.start_l0, 32);  // twice the first target
   EXPECT_EQ(second.start_l0, 32);
   EXPECT_EQ(first.lr, 2 * second.lr);  // sqrt(768 / 192)
