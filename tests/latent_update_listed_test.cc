@@ -128,13 +128,13 @@ TEST_P(UpdateListedLatents, WorkedExample) {
 
 // A warp for each latent, a block with one vector in a thread, with three, and rows of any length; latents with more
 // entries than one team takes (256), in each of them; more rows than are looked up at once; more such latents than
-// cuda has blocks for. With room for 600000 entries cuda's workspace holds 1820 such latents of 2304 columns: they then
-// are those with more than 330 entries; on both sides of that, and of 256, are those of the last shape.
-const ListedShape kListedShapes[] = {
-    {1, 1, 1, 1},       {5, 9, 7, 0.4},     {33, 40, 32, 0.2},   {40, 300, 192, 0.05},
-    {6, 50, 2304, 0.2}, {3, 20, 2305, 0.3}, {17, 12, 260, 0.25}, {2, 5, 4608, 0.5},
-    {300, 4, 8, 0.9},   {300, 4, 7, 0.9},   {270, 3, 2304, 1},   {400, 3, 2304, 0.7, 600000},
-    {600, 3, 136, 1},   {300, 130, 8, 1},   {260, 3, 1024, 0.9}, {660, 12, 2304, 0.5, 600000}};
+// cuda has blocks for. With room for 600000
+// entries cuda's workspace holds 1820 such latents of 2304 columns: they then are those with more than 330 entries.
+const ListedShape kListedShapes[] = {{1, 1, 1, 1},         {5, 9, 7, 0.4},     {33, 40, 32, 0.2},
+                                     {40, 300, 192, 0.05}, {6, 50, 2304, 0.2}, {3, 20, 2305, 0.3},
+                                     {17, 12, 260, 0.25},  {2, 5, 4608, 0.5},  {300, 4, 8, 0.9},
+                                     {300, 4, 7, 0.9},     {270, 3, 2304, 1},  {400, 3, 2304, 0.7, 600000},
+                                     {600, 3, 136, 1},     {300, 130, 8, 1},   {260, 3, 1024, 0.9}};
 
 // The sums of n terms are in f32: (n + 1) u of their magnitudes. From there as in UpdateLatents.MatchesDoubles: v
 // starts at 1/4 or more and keeps three quarters, so an error of a gradient moves a parameter by at most 2.3 lr times
@@ -243,6 +243,30 @@ TEST_P(UpdateListedLatents, MatchesDoublesAndTheDenseOps) {
       expect_close(dense_db.read(), db, 0, 1, db_bound);
       expect_close(dense_pull.read(), pull, 0, 1, pull_bound);
     }
+}
+
+// With room for 600000 entries, latents of 2304 columns have a slot from 331 entries on. Those of 280 lie between those
+// of 660, and have none: without them the others' rows are the same bits.
+TEST_P(UpdateListedLatents, OnlyHeavyLatentsHaveSlots) {
+  const int64_t n = 660, F = 12, d = 2304, light = 280;
+  const auto rows_of_heavy = [&](int64_t light_entries) {
+    const auto p = random_parameters(F, d, 1);
+    std::vector<float> z(n * F);
+    for (int64_t r = 0; r < n; ++r)
+      for (int64_t i = 0; i < F; ++i) z[r * F + i] = p.threshold[i] + (i % 2 == 1 || r < light_entries ? 1.0f : -1.0f);
+    const int64_t spare = 600000 + F / 2 * (light - light_entries);  // the same room in both
+    ListedCase c(ctx, {n, F, d, 0, spare}, DType::kF32, p, z, 1);
+    upload(ctx, c.entries->df, std::vector<float>(c.entries->capacity(), 0.5f));
+    GuardedState s(ctx, F, d, p, PerLatent<float>(F, d), std::vector<int64_t>(F));
+    c.run(s, Rates{0.1f, 0, 1}.on(ctx), clock(1), {.epsilon = 1});
+    const auto got = s.p.read();
+    std::vector<float> rows;
+    for (int64_t i = 1; i < F; i += 2)
+      for (const auto* w : {&got.W_enc, &got.W_dec})
+        rows.insert(rows.end(), w->begin() + i * d, w->begin() + (i + 1) * d);
+    return rows;
+  };
+  EXPECT_EQ(rows_of_heavy(light), rows_of_heavy(0));
 }
 
 // Many latents, most of them without entries: teams that have several, and none.
