@@ -57,12 +57,9 @@ struct Recipe {
 // names them otherwise.
 Recipe preset_recipe(const std::string& preset, int64_t steps, int64_t batch, int64_t width);
 
-// What the default preset's learning rate is multiplied by for an SAE with so many active latents in `width`
-// dimensions.
-double dense_rate(double l0, int64_t width);
-
-// And for one of so many latents: the rarer they are in a batch, the noisier are their gradients' signs.
-double wide_rate(int64_t latents);
+// What the default preset's learning rate is multiplied by for an SAE of so many latents, so many of them active, in
+// `width` dimensions: 1 where they are few.
+double steady_rate(double l0, int64_t width, int64_t latents);
 
 // Where the default preset's target begins: at a fifth of it, or, where it is more than a tenth of the latents, at
 // twice that share of it (thresholds at zero leave no more than about half of them active, and the rest takes the

@@ -72,18 +72,16 @@ TEST(Recipe, TargetRisesByEqualFactors) {
   EXPECT_EQ(preset_recipe("gemma-scope", 1000, 4096, 192).l0_warmup, 0);
 }
 
-TEST(Recipe, RateOfAWideSae) {
-  EXPECT_EQ(wide_rate(4096), 1);
-  EXPECT_EQ(wide_rate(16384), 1);
-  EXPECT_NEAR(wide_rate(131072), 0.5, kClose);
-}
-
-// By hand: 0.6 of 192 dimensions are 115.2; at four times that the rate halves.
-TEST(Recipe, RateOfADenseSae) {
-  EXPECT_EQ(dense_rate(32, 192), 1);
-  EXPECT_EQ(dense_rate(115, 192), 1);
-  EXPECT_NEAR(dense_rate(460.8, 192), 0.5, kClose);
-  EXPECT_EQ(dense_rate(400, 2304), 1);
+// By hand: 0.6 of 192 dimensions are 115.2; at four times that the rate halves, and with 32 times 4096 latents it is a
+// quarter of what it would be.
+TEST(Recipe, RateOfDenseAndWideSaes) {
+  EXPECT_EQ(steady_rate(32, 192, 1024), 1);
+  EXPECT_EQ(steady_rate(115, 192, 4096), 1);
+  EXPECT_NEAR(steady_rate(460.8, 192, 1024), 0.5, kClose);
+  EXPECT_NEAR(steady_rate(460.8, 192, 131072), 0.125, kClose);
+  EXPECT_EQ(steady_rate(32, 192, 16384), 1);
+  EXPECT_NEAR(steady_rate(28.8, 192, 131072), 0.5, kClose);
+  EXPECT_EQ(steady_rate(400, 2304, 4096), 1);
 }
 
 // By hand: ln(e^7) = 7.

@@ -248,8 +248,7 @@ Recipe member_recipe(const TrainOptions& o, const TrainPlan& plan, const SuiteMe
   Recipe r = recipe_of_preset(o, plan, d);
   r.seed = o.common.seed;
   r.tf32 = o.precision == "tf32";
-  if (r.preset == "default" && member.l0 > 0) r.lr *= dense_rate(member.l0, d);
-  if (r.preset == "default") r.lr *= wide_rate(member.latents);
+  if (r.preset == "default" && member.l0 > 0) r.lr *= steady_rate(member.l0, d, member.latents);
   if (!o.lr.empty()) r.lr = parse_number("--lr", o.lr, 0, 10);
   if (!o.lr_warmup.empty()) r.lr_warmup = parse_whole("--lr-warmup", o.lr_warmup, 0, kMostTokens);
   if (!o.lr_decay.empty()) r.lr_decay = parse_number("--lr-decay", o.lr_decay, 0, 1);
