@@ -266,7 +266,8 @@ void Training::show_progress(int64_t done) {
   if (last_[0].rows > 0) {  // there has been a report
     const StepMetrics& m = last_[0];
     if (suite_.size() == 1)
-      line += fmt::format("  loss {:.4f}  L0 {:.1f}  FVU {:.4f}  dead {:.1f}%", m.loss, m.l0, m.fvu,
+      line += fmt::format("  loss {:.4f}  L0 {:.1f}{}  FVU {:.4f}  dead {:.1f}%", m.loss, m.l0,
+                          m.target_l0 > 0 ? fmt::format("/{:.1f}", m.target_l0) : "", m.fvu,
                           100.0 * double(m.dead) / double(suite_.trainer(0).state().latent_count()));
     else line += "  " + suite_line(statuses(), double(done) / double(steps));
   }
