@@ -17,22 +17,29 @@ void decode(benchmark::State& state, Context& ctx, const Gemma2& model, int64_t 
   constexpr int64_t kMost = 512, kSteps = 4096;  // of the prompt at a time; more tokens than are measured
   const GemmaConfig& c = model.config();
   const int64_t length = std::min(c.max_positions, past + kSteps);
-  Buffer memory;
-  const auto generator = allocate<Generator>(ctx.device(), memory, model, sequences, length, std::min(past, kMost));
+  // As many as it takes, one after the other: a model with few positions is full too soon.
+  std::vector<Buffer> memory(static_cast<size_t>((kSteps + length - past - 1) / (length - past)));
+  std::vector<std::unique_ptr<Generator>> generators;
   std::vector<int32_t> ids(static_cast<size_t>(std::max(past, sequences)));
   for (size_t i = 0; i < ids.size(); ++i)
     ids[i] = static_cast<int32_t>(3 + i * 7919 % static_cast<size_t>(c.vocab - 3));
-  for (int64_t at = 0; at < past; at += kMost) {
-    const auto n = static_cast<size_t>(std::min(kMost, past - at));
-    generator->add(ctx, std::span(ids).subspan(static_cast<size_t>(at), n));
+  const auto next = [&](Generator& g) { g.next(ctx, std::span(ids).first(static_cast<size_t>(sequences))); };
+  for (Buffer& buffer : memory) {
+    auto& g = *generators.emplace_back(
+        allocate<Generator>(ctx.device(), buffer, model, sequences, length, std::min(past, kMost)));
+    for (int64_t at = 0; at < past; at += kMost) {
+      const auto n = static_cast<size_t>(std::min(kMost, past - at));
+      g.add(ctx, std::span(ids).subspan(static_cast<size_t>(at), n));
+    }
+    g.fork(ctx);
+    for (int i = 0; i < 3; ++i) next(g);  // records the graph
   }
-  generator->fork(ctx);
-  const auto step = [&] {
-    if (generator->length() < length) generator->next(ctx, std::span(ids).first(static_cast<size_t>(sequences)));
-  };
-  for (int i = 0; i < 3; ++i) step();  // records the graph
-  measure(state, ctx, step);
-  if (generator->length() >= length) return state.SkipWithError("more steps than the cache has room for");
+  size_t at = 0;
+  measure(state, ctx, [&] {
+    while (at < generators.size() && generators[at]->length() >= length) ++at;
+    if (at < generators.size()) next(*generators[at]);
+  });
+  if (at == generators.size()) return state.SkipWithError("more steps than the caches have room for");
   state.SetItemsProcessed(sequences * state.iterations());
   double keys = 0;
   for (int64_t layer = 0; layer < c.layers; ++layer) keys += double(c.sliding[layer] ? std::min(c.window, past) : past);
