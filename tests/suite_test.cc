@@ -100,6 +100,8 @@ TEST(TrainPlan, TheRecipeOfEach) {
   o.sparsity_warmup = "100";
   EXPECT_EQ(member_recipe(o, plan, plan.members[0], 192).l0_warmup, 100);
   EXPECT_EQ(member_recipe(o, plan, plan.members[0], 192).lambda_warmup, 0);
+  o.sparsity_warmup = "1001";
+  EXPECT_ERROR(plan_training(o), "would still rise when the run ends, after 1000 steps");
   o.sparsity_warmup = "0";
   EXPECT_EQ(member_recipe(o, plan, plan.members[1], 192).start_l0, 128);
   o.sparsity_warmup = "";

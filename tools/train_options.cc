@@ -263,6 +263,10 @@ Recipe member_recipe(const TrainOptions& o, const TrainPlan& plan, const SuiteMe
   if (!rises) r.l0_warmup = 0;
   if (!o.sparsity_warmup.empty())
     (rises ? r.l0_warmup : r.lambda_warmup) = parse_whole("--sparsity-warmup", o.sparsity_warmup, 0, kMostTokens);
+  if (r.l0_warmup > plan.steps)
+    throw UsageError(
+        fmt::format("--sparsity-warmup {}: the target L0 would still rise when the run ends, after {} steps",
+                    o.sparsity_warmup, plan.steps));
   r.first_l0 = r.l0_warmup > 0 ? first_l0(member.l0, member.latents) : member.l0;
   // a plain lambda says nothing of where its L0 will be: it starts as the default would
   const double target = member.l0 > 0 ? r.first_l0 : double(kDefaultL0);
